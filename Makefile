@@ -1,0 +1,49 @@
+# `make` alone says what there is. Everything runs in .venv, made from nothing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help env test lint slow demo clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env: $(STAMP) ## Make the environment in .venv (PYTHON=python3.x chooses, 3.10 to 3.12)
+
+# torch first and alone: with it there, nothing else asks for another build of it.
+$(STAMP): setup.cfg setup.py pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.10 to 3.12, or say which with PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 13) else "error: got Python %d.%d, need 3.10 to 3.12 (nuscenes-devkit wants numpy 1.x, which 3.13 has not): say which with PYTHON=python3.12" % v[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory debian-venv
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -qq --constraint constraints.txt torch
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Debian splits venv off its Python.
+.PHONY: debian-venv
+debian-venv:
+	@test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "error: $(PYTHON) has no venv: as root, apt-get install python3-venv" >&2; exit 2; }
+	apt-get update -qq && apt-get install -y -qq "$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+
+lint: env ## Check style, types and the import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: lint ## Run all tests that this machine can run (what it cannot says why)
+	$(BIN)/pytest
+
+slow: env ## Run the tests that take longer than 20 seconds each
+	$(BIN)/pytest -m slow
+
+demo: env ## Export, quantize and replay the shipped tiny model; write its report
+	$(BIN)/python -m leo_edge demo
+
+clean: ## Remove the environment, caches and everything built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

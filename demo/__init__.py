@@ -1,0 +1,1 @@
+"""A small drawn driving world in nuScenes format, its questions and a tiny LEO-MINI trained on it."""

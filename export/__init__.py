@@ -1,0 +1,1 @@
+"""Turns a LEO or LEO-MINI checkpoint into a bundle of ONNX graphs."""

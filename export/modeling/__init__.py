@@ -1,0 +1,1 @@
+"""The LEO and LEO-MINI networks in torch, as the exporter traces them."""

@@ -1,0 +1,40 @@
+"""CLIP's vision transformer (arXiv 2103.00020), a vision expert of LEO-MINI, through transformers' CLIPVisionModel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from leo_edge.export.config import ExpertConfig
+from leo_edge.export.modeling.experts.base import CLIP_MEAN, CLIP_STD, ExpertSpec, VisionExpert, used_layers
+from leo_edge.export.weights import Recipes, constant, own_names
+
+
+class ClipExpert(VisionExpert):
+    """Patch tokens of the selected hidden state, without the class token. LLaVA-style models select -2."""
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        vision = CLIPVisionConfig(**config.settings, attn_implementation="eager")
+        self.model = CLIPVisionModel(vision).eval()
+        self.num_used_layers = used_layers(vision.num_hidden_layers, config.select_layer)
+        self.spec = ExpertSpec(
+            input_px=vision.image_size,
+            mean=CLIP_MEAN,
+            std=CLIP_STD,
+            num_tokens=(vision.image_size // vision.patch_size) ** 2,
+            width=vision.hidden_size,
+            stem="model.embeddings.patch_embedding",
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        hidden = self.model.pre_layrnorm(self.model.embeddings(pixels))
+        for layer in self.model.encoder.layers[: self.num_used_layers]:
+            hidden = layer(hidden, None)
+        return hidden[:, 1:]
+
+    def recipes(self, prefix: str, *, original_names: bool) -> Recipes:
+        made = {f"model.{name}": recipe for name, recipe in own_names(self.model, prefix).items()}
+        positions = torch.arange(self.spec.num_tokens + 1, device="cpu")[None]
+        return made | {"model.embeddings.position_ids": constant(positions)}

@@ -1,0 +1,129 @@
+"""Writing a bundle's files tensor by tensor: at no time is more than one weight in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from safetensors import numpy as safetensors_numpy
+
+from leo_edge.export.trace import TracedGraph
+from leo_edge.export.weights import Recipe, TensorReader
+from leo_edge.runtime.bundle import sha256_of
+from leo_edge.runtime.embedding import TENSOR_NAME
+from leo_edge.runtime.errors import CheckpointError
+from leo_edge.runtime.manifest import FileSpec
+
+# onnxruntime maps external data where it starts on a page.
+_ALIGNMENT = 4096
+_TORCH_TYPES = {
+    ir.DataType.FLOAT: torch.float32,
+    ir.DataType.FLOAT16: torch.float16,
+    ir.DataType.INT64: torch.int64,
+}
+OnBytes = Callable[[int], None]
+
+
+class HashedFile:
+    """A new file that is hashed while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb")
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends bytes."""
+        self._file.write(data)
+        self._digest.update(data)
+        self.size_bytes += len(data)
+
+    def pad(self, alignment: int) -> None:
+        """Appends zeros up to a multiple of `alignment`."""
+        self.write(bytes(-self.size_bytes % alignment))
+
+    def spec(self) -> FileSpec:
+        """Returns the size and hash of what was written so far."""
+        return FileSpec(self.size_bytes, self._digest.hexdigest())
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def write_graph(graph: TracedGraph, reader: TensorReader, directory: Path, name: str, on_bytes: OnBytes) -> dict[str, FileSpec]:
+    """Writes `name`.onnx and, with all its weights, `name`.onnx.data. Returns both files' sizes and hashes.
+
+    Raises:
+        CheckpointError: a weight cannot be read, or does not fit the float type.
+    """
+    data_name, specs = f"{name}.onnx.data", {}
+    with HashedFile(directory / data_name) as data:
+        for key, recipe in graph.recipes.items():
+            value = graph.model.graph.initializers[key]
+            assert value.dtype is not None
+            array = _typed_array(key, recipe, reader, _TORCH_TYPES[value.dtype])
+            data.pad(_ALIGNMENT)
+            offset = data.size_bytes
+            data.write(_bytes_of(array))
+            on_bytes(array.nbytes)
+            value.const_value = ir.ExternalTensor(
+                data_name, offset, array.nbytes, value.dtype, shape=ir.Shape(array.shape), name=key, base_dir=directory
+            )
+        specs[data_name] = data.spec()
+    ir.save(graph.model, directory / f"{name}.onnx")
+    specs[f"{name}.onnx"] = file_spec(directory / f"{name}.onnx")
+    return specs
+
+
+def write_embedding(recipe: Recipe, reader: TensorReader, path: Path, dtype: torch.dtype, on_bytes: OnBytes) -> FileSpec:
+    """Writes the token embedding table as the one tensor of a safetensors file.
+
+    Raises:
+        CheckpointError: the table cannot be read, or does not fit the float type.
+    """
+    array = _typed_array(TENSOR_NAME, recipe, reader, dtype)
+    safetensors_numpy.save_file({TENSOR_NAME: array}, path)
+    on_bytes(array.nbytes)
+    return file_spec(path)
+
+
+def file_spec(path: Path) -> FileSpec:
+    """Returns the size and hash of a file."""
+    return FileSpec(path.stat().st_size, sha256_of(path))
+
+
+def num_parameters(recipes: Mapping[str, Recipe]) -> int:
+    """Returns how many numbers the weights are."""
+    return sum(int(np.prod(recipe.shape)) for recipe in recipes.values())
+
+
+def num_bytes(graph: TracedGraph) -> int:
+    """Returns how many bytes the graph's weights will take."""
+    return sum(
+        int(np.prod(recipe.shape)) * (graph.model.graph.initializers[key].dtype or ir.DataType.FLOAT).itemsize
+        for key, recipe in graph.recipes.items()
+    )
+
+
+def _typed_array(name: str, recipe: Recipe, reader: TensorReader, dtype: torch.dtype) -> np.ndarray:  # type: ignore[type-arg]
+    """Makes a weight and puts it in the graph's type, refusing what that type cannot hold."""
+    tensor = recipe.build(reader)
+    typed = tensor.to(dtype).contiguous()
+    if dtype == torch.float16 and not bool(torch.isfinite(typed).all()):
+        where = ", ".join(source.key for source in recipe.sources) or name
+        if bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{where} reaches {tensor.abs().max():.3g}, beyond float16's 65504: use --float fp32")
+        raise CheckpointError(f"{where} holds numbers that are not finite: the checkpoint is broken")
+    return typed.numpy()
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:  # type: ignore[type-arg]
+    return memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")

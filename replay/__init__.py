@@ -1,0 +1,1 @@
+"""Replays recorded drives through a pipeline and scores the answers."""

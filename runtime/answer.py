@@ -1,0 +1,53 @@
+"""An answer, and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from leo_edge.runtime.decode import Finish
+from leo_edge.runtime.spans import Span
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Text with everything that a consumer needs to judge it.
+
+    Stamps and ages are on the data's clock, spans on `time.perf_counter_ns`. `age_ms` is, per camera, how much older its
+    frame is than `stamp_ns`, the moment that was asked about. Latency: `first_token_ms` from the question to the first
+    token, `per_token_ms` the mean of the following ones (None if there were none).
+    """
+
+    question: str
+    text: str
+    token_ids: tuple[int, ...]
+    finish: Finish
+    stamp_ns: int
+    camera_stamps_ns: Mapping[str, int]
+    age_ms: Mapping[str, float]
+    missing: tuple[str, ...]
+    num_prompt_tokens: int
+    num_visual_tokens: int
+    deadline_met: bool | None
+    first_token_ms: float | None
+    per_token_ms: float | None
+    spans: tuple[Span, ...]
+    bundle_id: str
+    backend: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the answer as JSON values; spans start at 0."""
+        start_ns = min((span.start_ns for span in self.spans), default=0)
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return values | {
+            "finish": self.finish.value,
+            "token_ids": list(self.token_ids),
+            "missing": list(self.missing),
+            "camera_stamps_ns": dict(self.camera_stamps_ns),
+            "age_ms": dict(self.age_ms),
+            "spans": [
+                {"name": span.name, "start_ms": (span.start_ns - start_ns) / 1e6, "duration_ms": span.duration_ms}
+                for span in self.spans
+            ],
+        }

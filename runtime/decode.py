@@ -1,0 +1,98 @@
+"""The decoding loop: prefill, then one token after another until something ends the answer.
+
+Shape letters: S prompt tokens, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from leo_edge.runtime.backend import Array, Decoder, FloatArray
+from leo_edge.runtime.errors import ContextOverflowError
+from leo_edge.runtime.sampling import Sampler
+from leo_edge.runtime.spans import SpanRecorder
+from leo_edge.runtime.tokenizer import TextStream
+
+
+class Finish(str, Enum):
+    """Why an answer ended."""
+
+    STOP_TOKEN = "stop_token"
+    STOP_STRING = "stop_string"
+    LENGTH = "length"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An answer's tokens and text. `token_ns[i]` is when token i was known, on the loop's clock."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish: Finish
+    token_ns: tuple[int, ...]
+
+
+def decode(
+    decoder: Decoder,
+    embeds: FloatArray,
+    routing: Mapping[str, Array],
+    *,
+    stream: TextStream,
+    sampler: Sampler,
+    stop_ids: frozenset[int],
+    max_new_tokens: int,
+    deadline_ns: int | None = None,
+    on_text: Callable[[str], None] = lambda _: None,
+    recorder: SpanRecorder,
+) -> Decoded:
+    """Prefills with `embeds` [S, D], then appends tokens until one of `Finish`. `on_text` gets the text as it appears.
+
+    `deadline_ns` is absolute on the recorder's clock and checked before each step: one step may overrun it. A stop token is
+    not part of the answer. Spans: prefill, and decode for all that follows.
+
+    Raises:
+        ContextOverflowError: S + max_new_tokens exceeds the context that the decoder was built for.
+    """
+    check_context(len(embeds), max_new_tokens, decoder.context_len)
+    clock = recorder.clock
+    with recorder.measure("prefill"):
+        logits = decoder.prefill(embeds, routing)
+    token_ids: list[int] = []
+    token_ns: list[int] = []
+    finish: Finish | None = None
+    with recorder.measure("decode"):
+        while finish is None:
+            token_id = sampler.pick(logits)
+            if token_id in stop_ids:
+                finish = Finish.STOP_TOKEN
+                break
+            token_ids.append(token_id)
+            token_ns.append(clock())
+            on_text(stream.push(token_id))
+            if stream.stopped:
+                finish = Finish.STOP_STRING
+            elif len(token_ids) == max_new_tokens:
+                finish = Finish.LENGTH
+            elif deadline_ns is not None and clock() >= deadline_ns:
+                finish = Finish.DEADLINE
+            else:
+                logits = decoder.step(token_id)
+        on_text(stream.finish())
+    return Decoded(tuple(token_ids), stream.text, finish, tuple(token_ns))
+
+
+def check_context(prompt_len: int, max_new_tokens: int, context_len: int) -> None:
+    """Checks that a prompt and its answer fit.
+
+    Raises:
+        ContextOverflowError: they do not; the message says how they would.
+    """
+    needed = prompt_len + max_new_tokens
+    if needed > context_len:
+        raise ContextOverflowError(
+            f"prompt {prompt_len} + max_new_tokens {max_new_tokens} = {needed} tokens, but this bundle was exported for "
+            f"{context_len}: ask for fewer, use fewer cameras or tiles, or export again with --context-len {needed}"
+        )

@@ -1,0 +1,33 @@
+"""The errors that a user can mend. Each message says what was got, what was expected and what to do."""
+
+
+class LeoEdgeError(Exception):
+    """An expected failure: the command line prints it as one `error:` line and exits with 2."""
+
+
+class FrameError(LeoEdgeError):
+    """A camera image or a set of them is missing, unreadable or of the wrong form."""
+
+
+class BundleError(LeoEdgeError):
+    """A bundle is incomplete, altered, of an unknown format or does not fit its own manifest."""
+
+
+class CheckpointError(LeoEdgeError):
+    """A checkpoint lacks a weight, has one too many or one of the wrong shape, or its config is not supported."""
+
+
+class PromptError(LeoEdgeError):
+    """A question cannot be turned into the prompt that the model was trained with."""
+
+
+class ContextOverflowError(LeoEdgeError):
+    """Prompt and answer together need more tokens than the decoder was built for."""
+
+
+class DatasetError(LeoEdgeError):
+    """A drive or a question set is missing, incomplete or not what its tables say."""
+
+
+class BackendError(LeoEdgeError):
+    """An inference engine is missing, or cannot load or run a graph on this machine."""

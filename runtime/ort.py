@@ -1,0 +1,228 @@
+"""onnxruntime: sessions, and the language model's cache for both graph levels. The only importer of onnxruntime.
+
+Shape letters: S new tokens, P past tokens, K key-value heads, E head width, C cache capacity, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from leo_edge.runtime.backend import Array, FloatArray, Logits
+from leo_edge.runtime.bundle import Bundle
+from leo_edge.runtime.embedding import EmbeddingTable
+from leo_edge.runtime.errors import BackendError, BundleError, ContextOverflowError
+from leo_edge.runtime.manifest import DecoderManifest, GraphSpec
+
+_ORT_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "uint8": "tensor(uint8)", "int64": "tensor(int64)"}
+_FIRST_BUCKET = 256
+
+
+def describe_backend() -> str:
+    """Names the engine, its version and where it runs."""
+    return f"onnxruntime {ort.__version__} cpu"
+
+
+class OrtSession:
+    """A graph in onnxruntime on the CPU."""
+
+    def __init__(self, path: Path, spec: GraphSpec, *, threads: int = 0) -> None:
+        """Loads the graph; `threads` 0 leaves the number to onnxruntime.
+
+        Raises:
+            BackendError: onnxruntime refuses the graph.
+            BundleError: the graph's inputs or outputs are not those of the manifest.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Spinning workers starve whatever else the vehicle computer does, and gain nothing between graphs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class but Exception
+            raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}") from None
+        self._check_ports(path, spec)
+        self._outputs = [port.name for port in spec.outputs]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs the graph on named arrays and returns its named outputs.
+
+        Raises:
+            BackendError: onnxruntime refuses.
+        """
+        try:
+            return dict(zip(self._outputs, self.session.run(self._outputs, dict(inputs)), strict=True))
+        except Exception as error:  # noqa: BLE001 - as above
+            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
+
+    def _check_ports(self, path: Path, spec: GraphSpec) -> None:
+        for ports, found in ((spec.inputs, self.session.get_inputs()), (spec.outputs, self.session.get_outputs())):
+            wanted = [(port.name, _ORT_TYPES.get(port.dtype, port.dtype), list(port.shape)) for port in ports]
+            got = [(port.name, port.type, list(port.shape)) for port in found]
+            if wanted != got:
+                differing = [f"{a} is not {b}" for a, b in zip(got, wanted, strict=False) if a != b] or ["their number differs"]
+                raise BundleError(f"{path.name} does not fit the manifest: {differing[0]}: export the bundle again")
+
+
+class PrefixDecoder:
+    """The opset-20 cache: token-major [C, K, E] per layer and part.
+
+    The past goes in as a prefix of one buffer, bound by address, and the graph writes the new rows right behind it: no copy
+    by us, and the two ranges never overlap. The buffer's pages are touched only as tokens come.
+    """
+
+    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[FloatArray]) -> None:
+        self._core = _DecoderCore(session, manifest, table)
+        shape = (manifest.context_len, manifest.num_kv_heads, manifest.head_dim)
+        self._buffers = {name: np.empty(shape, dtype) for name in _cache_names(manifest)}
+        self._row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+        self._dtype = dtype
+
+    @property
+    def context_len(self) -> int:
+        """The most tokens that fit the cache."""
+        return self._core.context_len
+
+    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array]) -> Logits:
+        """See `Decoder`."""
+        self._core.begin(routing)
+        return self._run(embeds)
+
+    def step(self, token_id: int) -> Logits:
+        """See `Decoder`."""
+        return self._run(self._core.embed(token_id))
+
+    def _run(self, embeds: FloatArray) -> Logits:
+        past, count = self._core.advance(len(embeds))
+        binding = self._core.bind(embeds, past)
+        for name, buffer in self._buffers.items():
+            start = buffer.ctypes.data
+            row = buffer.shape[1:]
+            binding.bind_input(f"past_{name}", "cpu", 0, self._dtype.type, (past, *row), start)
+            binding.bind_output(f"new_{name}", "cpu", 0, self._dtype.type, (count, *row), start + past * self._row_bytes)
+        return self._core.run(binding)
+
+
+class ScatterDecoder:
+    """The opset-24 cache: [1, K, C, E] per layer and part, updated in place by TensorScatter.
+
+    The buffer is input and output at one address. Attention computes over the whole of it, so it grows in buckets: it
+    doubles, and its content moves, when a prompt or an answer outgrows it.
+    """
+
+    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[FloatArray]) -> None:
+        self._core = _DecoderCore(session, manifest, table)
+        self._manifest, self._dtype = manifest, dtype
+        self._buffers: dict[str, FloatArray] = {}
+        self._reserve(min(_FIRST_BUCKET, manifest.context_len), keep=0)
+
+    @property
+    def context_len(self) -> int:
+        """The most tokens that fit the cache."""
+        return self._core.context_len
+
+    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array]) -> Logits:
+        """See `Decoder`."""
+        self._core.begin(routing)
+        return self._run(embeds)
+
+    def step(self, token_id: int) -> Logits:
+        """See `Decoder`."""
+        return self._run(self._core.embed(token_id))
+
+    def _run(self, embeds: FloatArray) -> Logits:
+        past, count = self._core.advance(len(embeds))
+        self._reserve(past + count, keep=past)
+        binding = self._core.bind(embeds, past)
+        for name, buffer in self._buffers.items():
+            place = ("cpu", 0, self._dtype.type, buffer.shape, buffer.ctypes.data)
+            binding.bind_input(f"past_{name}", *place)
+            binding.bind_output(f"new_{name}", *place)
+        return self._core.run(binding)
+
+    def _reserve(self, length: int, *, keep: int) -> None:
+        """Makes room for `length` tokens, keeping the first `keep`. New room is zeroed: masked values must be finite."""
+        capacity = next(iter(self._buffers.values())).shape[2] if self._buffers else 0
+        if length <= capacity:
+            return
+        capacity = max(capacity, _FIRST_BUCKET)
+        while capacity < length:
+            capacity *= 2
+        capacity = min(capacity, self._manifest.context_len)
+        shape = (1, self._manifest.num_kv_heads, capacity, self._manifest.head_dim)
+        for name in _cache_names(self._manifest):
+            grown = np.zeros(shape, self._dtype)
+            if keep:
+                grown[:, :, :keep] = self._buffers[name][:, :, :keep]
+            self._buffers[name] = grown
+
+
+class _DecoderCore:
+    """What both caches share: length, routing, embedding lookup and the bindings that are not the cache."""
+
+    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable) -> None:
+        self._session, self._table = session.session, table
+        self.context_len = manifest.context_len
+        self._logits = np.empty(manifest.vocab_size, np.float32)
+        self._routing: dict[str, Array] = {}
+        self._length = 0
+
+    def begin(self, routing: Mapping[str, Array]) -> None:
+        self._routing = {name: np.ascontiguousarray(array) for name, array in routing.items()}
+        self._length = 0
+
+    def embed(self, token_id: int) -> FloatArray:
+        return self._table.lookup(np.array([token_id]))
+
+    def advance(self, count: int) -> tuple[int, int]:
+        """Counts tokens in; returns how many were there and how many came."""
+        past = self._length
+        if past + count > self.context_len:
+            raise ContextOverflowError(
+                f"{past + count} tokens do not fit the context of {self.context_len}: use fewer cameras or tiles, "
+                f"or export again with --context-len {past + count}"
+            )
+        self._length += count
+        return past, count
+
+    def bind(self, embeds: FloatArray, past: int) -> ort.IOBinding:
+        binding = self._session.io_binding()
+        positions = np.arange(past, past + len(embeds), dtype=np.int64)
+        inputs = {"embeds": np.ascontiguousarray(embeds), "positions": positions, **self._routing}
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        binding.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
+        return binding
+
+    def run(self, binding: ort.IOBinding) -> Logits:
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class but Exception
+            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
+        return self._logits.copy()
+
+
+def open_decoder(bundle: Bundle, table: EmbeddingTable, *, threads: int = 0) -> PrefixDecoder | ScatterDecoder:
+    """Loads a bundle's language model.
+
+    Raises:
+        BackendError: onnxruntime refuses the graph.
+        BundleError: the graph does not fit the manifest.
+    """
+    manifest = bundle.manifest
+    spec = manifest.graphs["llm"]
+    session = OrtSession(bundle.path(spec.file), spec, threads=threads)
+    kind = {"prefix": PrefixDecoder, "scatter": ScatterDecoder}[manifest.decoder.cache]
+    return kind(session, manifest.decoder, table, np.dtype(manifest.float_type))
+
+
+def _cache_names(manifest: DecoderManifest) -> list[str]:
+    return [f"{part}.{i}" for part in ("key", "value") for i in range(manifest.num_layers)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

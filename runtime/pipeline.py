@@ -1,0 +1,223 @@
+"""From frames to an answer: encode once, ask many times.
+
+`encode` runs the vision experts and does not depend on the question; `ask` fuses, prompts and decodes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from leo_edge.runtime import ort
+from leo_edge.runtime.answer import Answer
+from leo_edge.runtime.backend import Array, Decoder, FloatArray, Session
+from leo_edge.runtime.bundle import Bundle, open_bundle
+from leo_edge.runtime.decode import Decoded, check_context, decode
+from leo_edge.runtime.embedding import EmbeddingTable
+from leo_edge.runtime.errors import BackendError, BundleError, FrameError
+from leo_edge.runtime.frames import FrameSet
+from leo_edge.runtime.prompt import Prompt, build_prompt
+from leo_edge.runtime.sampling import Sampler, Sampling
+from leo_edge.runtime.spans import SpanRecorder
+from leo_edge.runtime.tiles import TileBatch
+from leo_edge.runtime.tokenizer import TextStream, Tokenizer
+from leo_edge.runtime.tokens import CameraTokens, VisualTokens
+
+BACKENDS = ("auto", "ort")
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """How to answer. `deadline_ms` counts from the call; `stop_strings` are added to the bundle's own."""
+
+    max_new_tokens: int = 32
+    deadline_ms: float | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_strings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.deadline_ms is not None and self.deadline_ms <= 0:
+            raise ValueError(f"deadline_ms must be above 0, got {self.deadline_ms}")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A bundle that is loaded and ready. Made by `open_pipeline`."""
+
+    bundle: Bundle
+    backend: str
+    tokenizer: Tokenizer
+    table: EmbeddingTable
+    sessions: dict[str, Session]
+    decoder: Decoder
+
+    def encode(self, frame_set: FrameSet) -> VisualTokens:
+        """Cuts the frames into tiles and runs the vision experts, one tile at a time: batching gains nothing on a CPU.
+
+        Raises:
+            FrameError: the set holds no frame.
+        """
+        if not frame_set.frames:
+            raise FrameError("the frame set is empty: give at least one camera")
+        recorder = SpanRecorder()
+        with recorder.measure("tiles"):
+            batch = TileBatch.from_frames(frame_set, self.bundle.manifest.tiling)
+        tokens: dict[str, FloatArray] = {}
+        for expert in self.bundle.manifest.experts:
+            name = f"vision.{expert.name}"
+            with recorder.measure(name):
+                runs = [self.sessions[name].run({"tiles": tile[None]})["tokens"] for tile in batch.tiles]
+                tokens[expert.name] = np.concatenate(runs)
+        cameras = list(_split_cameras(batch, tokens))
+        if not self.bundle.manifest.fuse.uses_text:
+            with recorder.measure("fuse"):
+                cameras = [replace(camera, fused=self._fuse([camera], None)[0]) for camera in cameras]
+        return VisualTokens(tuple(cameras), frame_set.missing, frame_set.stamp_ns, tuple(recorder.spans))
+
+    def ask(
+        self,
+        tokens: VisualTokens,
+        question: str,
+        options: AskOptions | None = None,
+        *,
+        now_ns: int | None = None,
+        on_text: Callable[[str], None] = lambda _: None,
+    ) -> Answer:
+        """Answers a question about encoded frames. `now_ns`, on the frames' clock, is what ages are counted from.
+
+        Raises:
+            PromptError: the question is empty or does not fit the cameras.
+            ContextOverflowError: prompt and answer do not fit the context.
+        """
+        options = options or AskOptions()
+        recorder = SpanRecorder()
+        asked_ns = recorder.clock()
+        deadline_ns = None if options.deadline_ms is None else asked_ns + round(options.deadline_ms * 1e6)
+        with recorder.measure("prompt"):
+            images = [(camera.channel, self._num_visual_tokens(camera)) for camera in tokens.cameras]
+            prompt = build_prompt(question, images, self.bundle.manifest.prompt, self.tokenizer)
+            check_context(len(prompt.token_ids), options.max_new_tokens, self.decoder.context_len)
+            embeds = self.table.lookup(np.array(prompt.token_ids))
+        routing = self._place_visual_embeds(embeds, prompt, tokens, recorder)
+        decoded = self._decode(embeds, routing, options, deadline_ns, recorder, on_text)
+        end_ns = recorder.clock()
+        stamps = {camera.channel: camera.stamp_ns for camera in tokens.cameras}
+        moment_ns = tokens.stamp_ns if now_ns is None else now_ns
+        times = decoded.token_ns
+        return Answer(
+            question=question,
+            text=decoded.text,
+            token_ids=decoded.token_ids,
+            finish=decoded.finish,
+            stamp_ns=tokens.stamp_ns,
+            camera_stamps_ns=stamps,
+            age_ms={channel: (moment_ns - stamp_ns) / 1e6 for channel, stamp_ns in stamps.items()},
+            missing=tokens.missing,
+            num_prompt_tokens=len(prompt.token_ids),
+            num_visual_tokens=sum(length for _, length in prompt.image_spans),
+            deadline_met=None if deadline_ns is None else end_ns <= deadline_ns,
+            first_token_ms=(times[0] - asked_ns) / 1e6 if times else None,
+            per_token_ms=(times[-1] - times[0]) / (len(times) - 1) / 1e6 if len(times) > 1 else None,
+            spans=tuple(recorder.spans),
+            bundle_id=self.bundle.id,
+            backend=self.backend,
+        )
+
+    def _num_visual_tokens(self, camera: CameraTokens) -> int:
+        fuse = self.bundle.manifest.fuse
+        return fuse.num_tokens * (camera.num_tiles if fuse.unit == "tile" else 1)
+
+    def _place_visual_embeds(
+        self, embeds: FloatArray, prompt: Prompt, tokens: VisualTokens, recorder: SpanRecorder
+    ) -> dict[str, Array]:
+        """Writes the visual embeddings into `embeds` [S, D] and returns the language model's routing inputs."""
+        text = self.table.lookup(np.array(prompt.question_ids))
+        with recorder.measure("fuse"):
+            visual = [camera.fused for camera in tokens.cameras if camera.fused is not None]
+            if len(visual) != len(tokens.cameras):
+                visual = self._fuse(list(tokens.cameras), text)
+        for (start, length), camera_embeds in zip(prompt.image_spans, visual, strict=True):
+            embeds[start : start + length] = camera_embeds
+        if not self.bundle.manifest.decoder.routed:
+            return {}
+        with recorder.measure("router"):
+            inputs = {"visual_embeds": np.concatenate(visual), "text_embeds": text}
+            return self.sessions["router"].run(inputs) | {"use_special": np.ones(1, embeds.dtype)}
+
+    def _fuse(self, cameras: list[CameraTokens], text: FloatArray | None) -> list[FloatArray]:
+        """Returns each camera's visual embeddings [n, D]. Cameras with equally many tiles go through the graph together."""
+        fused: dict[str, FloatArray] = {}
+        for count in dict.fromkeys(camera.num_tiles for camera in cameras):
+            group = [camera for camera in cameras if camera.num_tiles == count]
+            inputs: dict[str, Array] = {} if text is None else {"text_embeds": text}
+            for name in group[0].by_expert:
+                stacked = np.stack([camera.by_expert[name] for camera in group])  # [cameras, tiles, N, d]
+                per_image = self.bundle.manifest.fuse.unit == "image"
+                lead = (len(group), -1) if per_image else (-1, stacked.shape[2])
+                inputs[f"tokens.{name}"] = stacked.reshape(*lead, stacked.shape[3])
+            output = self.sessions["fuse"].run(inputs)["visual_embeds"]
+            for camera, embeds in zip(group, output.reshape(len(group), -1, output.shape[-1]), strict=True):
+                fused[camera.channel] = embeds
+        return [fused[camera.channel] for camera in cameras]
+
+    def _decode(
+        self,
+        embeds: FloatArray,
+        routing: dict[str, Array],
+        options: AskOptions,
+        deadline_ns: int | None,
+        recorder: SpanRecorder,
+        on_text: Callable[[str], None],
+    ) -> Decoded:
+        prompt = self.bundle.manifest.prompt
+        return decode(
+            self.decoder,
+            embeds,
+            routing,
+            stream=TextStream(self.tokenizer, prompt.stop_strings + options.stop_strings),
+            sampler=Sampler(options.sampling),
+            stop_ids=frozenset(prompt.stop_ids),
+            max_new_tokens=options.max_new_tokens,
+            deadline_ns=deadline_ns,
+            on_text=on_text,
+            recorder=recorder,
+        )
+
+
+def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto", *, threads: int = 0) -> Pipeline:
+    """Verifies a bundle and loads it. `threads` 0 leaves the number to the engine; `Pipeline.backend` says what runs.
+
+    Raises:
+        BundleError: the bundle is not whole.
+        BackendError: the engine is unknown or refuses a graph.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    manifest = opened.manifest
+    table = EmbeddingTable(opened.path(manifest.embedding))
+    wanted = (manifest.decoder.vocab_size, manifest.decoder.hidden_size)
+    if table.shape != wanted:
+        raise BundleError(f"{manifest.embedding} is {table.shape}, expected {wanted}: export the bundle again")
+    sessions: dict[str, Session] = {
+        name: ort.OrtSession(opened.path(spec.file), spec, threads=threads)
+        for name, spec in manifest.graphs.items()
+        if name != "llm"
+    }
+    decoder = ort.open_decoder(opened, table, threads=threads)
+    tokenizer = Tokenizer(opened.path(manifest.tokenizer))
+    return Pipeline(opened, ort.describe_backend(), tokenizer, table, sessions, decoder)
+
+
+def _split_cameras(batch: TileBatch, tokens: dict[str, FloatArray]) -> Iterator[CameraTokens]:
+    """Yields each camera's part of the experts' tokens [T, N, d]."""
+    start = 0
+    for channel, count, stamp_ns in zip(batch.channels, batch.counts, batch.stamps_ns, strict=True):
+        part = {name: array[start : start + count] for name, array in tokens.items()}
+        yield CameraTokens(channel, stamp_ns, part)
+        start += count

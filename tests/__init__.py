@@ -1,0 +1,1 @@
+"""Tests of leo_edge; folders mirror the packages."""
