@@ -6,7 +6,8 @@ docs/checkpoints.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,8 +18,7 @@ from leo_edge.runtime.tiles import TilingConfig
 T = TypeVar("T")
 
 LEO_SYSTEM_MESSAGE = (
-    "You are LEO, a multimodal large language model developed by Waterloo WISE lab. "
-    "You are a helpful and harmless AI assistant"
+    "You are LEO, a multimodal large language model developed by Waterloo WISE lab. You are a helpful and harmless AI assistant"
 )
 # How a camera stands in the user's turn: its name, then its visual embeddings.
 CAMERA_LINE = "{camera}: <image>\n"
@@ -136,14 +136,14 @@ def _parse_leo_mini(raw: Mapping[str, Any]) -> LeoMiniConfig:
     names = [expert.name for expert in experts]
     if not experts or len(set(names)) != len(names):
         raise CheckpointError(f"vision_configs in config.json must hold experts with different names, got {names}")
-    mmoe = MMoEConfig(**_known(_get(raw, "mmoe_config", dict), MMoEConfig, "mmoe_config")) if raw.get("mmoe_config") else None
+    mmoe = _section(_get(raw, "mmoe_config", dict), MMoEConfig, "mmoe_config") if raw.get("mmoe_config") else None
     return LeoMiniConfig(
         experts=tuple(experts),
         llm=LlmConfig.parse(_get(raw, "llm_config", dict), mmoe=mmoe),
         tiling=_tiling(raw, default_px=336),
         template=_get(raw, "template", str, "llama3"),
         system_message=_get(raw, "system_message", str, LEO_MINI_SYSTEM_MESSAGE),
-        cotr=CoTRConfig(**_known(_get(raw, "cotr_config", dict, {}), CoTRConfig, "cotr_config")),
+        cotr=_section(_get(raw, "cotr_config", dict, {}), CoTRConfig, "cotr_config"),
         projector_hidden_size=_get(raw, "projector_hidden_size", int, 0) or None,
         image_tokens=("", _get(raw, "image_token", str, "<IMG_CONTEXT>"), ""),
         camera_line=_camera_line(raw),
@@ -191,9 +191,11 @@ def _get(raw: Mapping[str, Any], name: str, kind: type[T], default: T | None = N
     return value
 
 
-def _known(raw: Mapping[str, Any], target: type, where: str) -> dict[str, Any]:
-    """Returns the fields for a dataclass, refusing those that it does not have."""
-    unknown = sorted(set(raw) - set(target.__dataclass_fields__))  # type: ignore[attr-defined]
+def _section(raw: Mapping[str, Any], kind: type[T], where: str) -> T:
+    """Builds a dataclass of whole numbers and floats from an object of the config, refusing fields that it does not have."""
+    known = typing.get_type_hints(kind)
+    unknown = sorted(set(raw) - set(known))
     if unknown:
-        raise CheckpointError(f"{where} in config.json has unknown fields {unknown}")
-    return dict(raw)
+        raise CheckpointError(f"{where} in config.json has unknown fields {unknown}: expected {sorted(known)}")
+    build: Callable[..., T] = kind
+    return build(**{name: _get(raw, name, known[name]) for name in raw})

@@ -179,7 +179,9 @@ def _write_graphs(
         say(f"tracing {stage.name}")
         traced.append((stage, trace(stage, opset)))
     embedding = embedding_of(config)
-    total = sum(num_bytes(graph) for _, graph in traced) + embedding.shape[0] * embedding.shape[1] * stage_options.dtype.itemsize
+    total = (
+        sum(num_bytes(graph) for _, graph in traced) + embedding.shape[0] * embedding.shape[1] * stage_options.dtype.itemsize
+    )
     graphs, files = {}, {}
     with tqdm(total=total, unit="B", unit_scale=True, desc="weights", disable=None) as bar:
         files[_EMBEDDING] = write_embedding(embedding, checkpoint, directory / _EMBEDDING, stage_options.dtype, bar.update)
@@ -209,7 +211,8 @@ def _expert_manifests(config: ModelConfig, graphs: dict[str, GraphSpec]) -> tupl
     made = []
     for expert in config.experts:
         _, num_tokens, width = graphs[f"vision.{expert.name}"].outputs[0].shape
-        assert isinstance(num_tokens, int) and isinstance(width, int)
+        assert isinstance(num_tokens, int)
+        assert isinstance(width, int)
         made.append(ExpertManifest(expert.name, num_tokens, width))
     return tuple(made)
 

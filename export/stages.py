@@ -68,6 +68,7 @@ class FlatFusion(nn.Module):
         self.fusion = fusion
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """See `LeoMiniFusion`."""
         return self.fusion(list(inputs[:-1]), inputs[-1])
 
 
@@ -79,6 +80,7 @@ class FlatLlm(nn.Module):
         self.llm = llm
 
     def forward(self, embeds: Tensor, positions: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """See `Llm`."""
         count = self.llm.config.num_layers
         cache = list(zip(rest[:count], rest[count : 2 * count], strict=True))
         logits, grown = self.llm(embeds, positions, cache, *rest[2 * count :])

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
-from onnxscript import optimizer
 from torch import Tensor
 from torch.export import Dim
 
 from leo_edge.export.modeling.fused_ops import translations
-from leo_edge.export.stages import Port, Stage
-from leo_edge.export.weights import Recipe, Recipes
+from leo_edge.export.passes import clean
+from leo_edge.export.stages import Stage
+from leo_edge.export.weights import Recipes
 
 # Sizes of the symbolic dimensions while tracing: all different and none 0 or 1, so that no two are taken for one another.
 _FIRST_SIZE = 5
@@ -42,9 +42,7 @@ class TracedGraph:
 def trace(stage: Stage, opset: int) -> TracedGraph:
     """Traces a stage to standard ONNX of the given opset, its inputs and outputs named by its ports."""
     with _quiet():
-        program = torch.export.export(
-            stage.module, _examples(stage), dynamic_shapes=_dynamic_shapes(stage), strict=False
-        )
+        program = torch.export.export(stage.module, _examples(stage), dynamic_shapes=_dynamic_shapes(stage), strict=False)
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -58,9 +56,10 @@ def trace(stage: Stage, opset: int) -> TracedGraph:
     assert exported is not None
     model = exported.model
     _rename_dims(model.graph, stage)
-    recipes = _optimize(model, stage.recipes)
+    recipes = clean(model, stage.recipes)
     _name_ports(model.graph, stage)
     model.graph.name = stage.name
+    model.metadata_props.clear()
     model.producer_name, model.producer_version = "leo_edge", None
     assert model.opset_imports == {"": opset}, f"{stage.name}: operators outside the standard domain: {model.opset_imports}"
     return TracedGraph(model, recipes)
@@ -87,74 +86,6 @@ def _dynamic_shapes(stage: Stage) -> tuple[object, ...]:
     code = stage.module.forward.__code__
     num_named = code.co_argcount - 1
     return (*shapes[:num_named], tuple(shapes[num_named:])) if code.co_flags & 0x04 else tuple(shapes)
-
-
-def _optimize(model: ir.Model, recipes: Recipes) -> Recipes:
-    """Folds constants and removes what is dead, then splits weights from graph inputs again."""
-    graph = model.graph
-    num_inputs = len(graph.inputs)
-    unknown = [name for name in graph.initializers if name not in recipes]
-    assert not unknown, f"parameters without a recipe: {unknown}"
-    weights = list(graph.initializers.values())
-    for value in weights:
-        value.const_value = None
-        graph.inputs.append(value)
-    graph.initializers.clear()
-    optimizer.optimize_ir(model)
-    kept = dict(recipes)
-    while _move_into_recipes(graph, kept, num_inputs):
-        pass
-    weights = list(graph.inputs[num_inputs:])
-    del graph.inputs[num_inputs:]
-    for value in weights:
-        if value.uses():
-            graph.initializers[value.name or ""] = value
-    return {value.name: kept[value.name] for value in graph.initializers.values() if value.name in kept}
-
-
-def _move_into_recipes(graph: ir.Graph, recipes: Recipes, num_inputs: int) -> bool:
-    """Replaces every node that only rearranges one weight by a weight so rearranged. Returns whether there was one."""
-    weights = {value.name: value for value in graph.inputs[num_inputs:]}
-    moved = False
-    for node in list(graph):
-        source = node.inputs[0] if node.inputs else None
-        if source is None or source.name not in weights:
-            continue
-        recipe = _rearranged(node, recipes[source.name])
-        if recipe is None:
-            continue
-        name = _unused(f"{source.name}.{node.op_type.lower()}", recipes, recipe)
-        recipes[name] = recipe
-        if name not in weights:
-            weights[name] = ir.Value(name=name, shape=ir.Shape(recipe.shape), type=source.type)
-            graph.inputs.append(weights[name])
-        ir.convenience.replace_all_uses_with(node.outputs[0], weights[name])
-        graph.remove(node, safe=True)
-        moved = True
-    return moved
-
-
-def _rearranged(node: ir.Node, recipe: Recipe) -> Recipe | None:
-    """Returns the recipe of a node's output if the node only rearranges its first input by constants."""
-    constants = [value.const_value.numpy() for value in node.inputs[1:] if value is not None and value.const_value is not None]
-    if len(constants) != len(node.inputs) - 1:
-        return None
-    if node.op_type == "Transpose":
-        order = node.attributes["perm"].as_ints()
-        return recipe.then(lambda tensor: tensor.permute(*order).contiguous(), tuple(recipe.shape[axis] for axis in order))
-    if node.op_type == "GatherND" and constants[0].shape[-1] == 1:
-        index = torch.from_numpy(constants[0][..., 0].copy())
-        return recipe.then(lambda tensor: tensor[index], (*index.shape, *recipe.shape[1:]))
-    if node.op_type == "Unsqueeze" and constants[0].tolist() == [0]:
-        return recipe.then(lambda tensor: tensor[None], (1, *recipe.shape))
-    return None
-
-
-def _unused(name: str, recipes: Recipes, recipe: Recipe) -> str:
-    """Returns the name for a rearranged weight. Twins are not looked for: the same node on the same weight is rare."""
-    while name in recipes:
-        name += "_"
-    return name
 
 
 def _rename_dims(graph: ir.Graph, stage: Stage) -> None:
@@ -202,11 +133,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def port_of(value: ir.Value) -> Port:
-    """Describes a graph's input or output as a port."""
-    types = {ir_type: torch_type for torch_type, ir_type in _IR_TYPES.items()}
-    assert value.shape is not None and value.dtype is not None and value.name is not None
-    dims = tuple(dim if isinstance(dim, int) else str(dim) for dim in value.shape)
-    return Port(value.name, dims, types[value.dtype])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from safetensors import numpy as safetensors_numpy
@@ -19,14 +22,14 @@ from leo_edge.runtime.embedding import TENSOR_NAME
 from leo_edge.runtime.errors import CheckpointError
 from leo_edge.runtime.manifest import FileSpec
 
-# onnxruntime maps external data where it starts on a page.
-_ALIGNMENT = 4096
+# onnxruntime maps external data where it starts on a page; small tensors only keep to a cache line.
+_PAGE_BYTES, _LINE_BYTES, _LARGE_BYTES = 4096, 64, 1 << 16
 _TORCH_TYPES = {
     ir.DataType.FLOAT: torch.float32,
     ir.DataType.FLOAT16: torch.float16,
     ir.DataType.INT64: torch.int64,
 }
-OnBytes = Callable[[int], None]
+OnBytes = Callable[[int], object]
 
 
 class HashedFile:
@@ -68,14 +71,19 @@ def write_graph(graph: TracedGraph, reader: TensorReader, directory: Path, name:
     with HashedFile(directory / data_name) as data:
         for key, recipe in graph.recipes.items():
             value = graph.model.graph.initializers[key]
-            assert value.dtype is not None
-            array = _typed_array(key, recipe, reader, _TORCH_TYPES[value.dtype])
-            data.pad(_ALIGNMENT)
+            array = _typed_array(key, recipe, reader, _torch_type(value))
+            data.pad(_PAGE_BYTES if array.nbytes >= _LARGE_BYTES else _LINE_BYTES)
             offset = data.size_bytes
-            data.write(_bytes_of(array))
+            data.write(array.reshape(-1).view(np.uint8).data)
             on_bytes(array.nbytes)
             value.const_value = ir.ExternalTensor(
-                data_name, offset, array.nbytes, value.dtype, shape=ir.Shape(array.shape), name=key, base_dir=directory
+                data_name,
+                offset,
+                array.nbytes,
+                ir.DataType.from_numpy(array.dtype),
+                shape=ir.Shape(array.shape),
+                name=key,
+                base_dir=directory,
             )
         specs[data_name] = data.spec()
     ir.save(graph.model, directory / f"{name}.onnx")
@@ -91,6 +99,7 @@ def write_embedding(recipe: Recipe, reader: TensorReader, path: Path, dtype: tor
     """
     array = _typed_array(TENSOR_NAME, recipe, reader, dtype)
     safetensors_numpy.save_file({TENSOR_NAME: array}, path)
+    path.chmod(0o644)  # safetensors writes files that only their owner can read
     on_bytes(array.nbytes)
     return file_spec(path)
 
@@ -102,18 +111,16 @@ def file_spec(path: Path) -> FileSpec:
 
 def num_parameters(recipes: Mapping[str, Recipe]) -> int:
     """Returns how many numbers the weights are."""
-    return sum(int(np.prod(recipe.shape)) for recipe in recipes.values())
+    return sum(math.prod(recipe.shape) for recipe in recipes.values())
 
 
 def num_bytes(graph: TracedGraph) -> int:
     """Returns how many bytes the graph's weights will take."""
-    return sum(
-        int(np.prod(recipe.shape)) * (graph.model.graph.initializers[key].dtype or ir.DataType.FLOAT).itemsize
-        for key, recipe in graph.recipes.items()
-    )
+    initializers = graph.model.graph.initializers
+    return sum(math.prod(recipe.shape) * _torch_type(initializers[key]).itemsize for key, recipe in graph.recipes.items())
 
 
-def _typed_array(name: str, recipe: Recipe, reader: TensorReader, dtype: torch.dtype) -> np.ndarray:  # type: ignore[type-arg]
+def _typed_array(name: str, recipe: Recipe, reader: TensorReader, dtype: torch.dtype) -> npt.NDArray[Any]:
     """Makes a weight and puts it in the graph's type, refusing what that type cannot hold."""
     tensor = recipe.build(reader)
     typed = tensor.to(dtype).contiguous()
@@ -125,5 +132,6 @@ def _typed_array(name: str, recipe: Recipe, reader: TensorReader, dtype: torch.d
     return typed.numpy()
 
 
-def _bytes_of(array: np.ndarray) -> memoryview:  # type: ignore[type-arg]
-    return memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")
+def _torch_type(value: ir.Value) -> torch.dtype:
+    assert value.dtype is not None
+    return _TORCH_TYPES[value.dtype]

@@ -121,9 +121,7 @@ class NuScenesDrives:
         self._check_cameras(channels)
         sample = self._record("sample", sample_token)
         with _table_errors(f"sample {sample_token}"):
-            frames = [
-                self._frame(channel, sample["data"][channel]) for channel in channels if channel in sample["data"]
-            ]
+            frames = [self._frame(channel, sample["data"][channel]) for channel in channels if channel in sample["data"]]
             stamp_ns = sample["timestamp"] * _NS_PER_US
         if not frames:
             raise DatasetError(f"sample {sample_token} has no image of {', '.join(channels)}: ask for other channels")
@@ -154,9 +152,7 @@ class NuScenesDrives:
     def _check_cameras(self, channels: Sequence[str]) -> None:
         cameras = [sensor["channel"] for sensor in self._devkit.sensor if sensor["modality"] == "camera"]
         if unknown := [channel for channel in channels if channel not in cameras]:
-            raise DatasetError(
-                f"no camera {', '.join(unknown)} in {self.version}: its cameras are {', '.join(cameras)}"
-            )
+            raise DatasetError(f"no camera {', '.join(unknown)} in {self.version}: its cameras are {', '.join(cameras)}")
 
     def _record(self, table: str, token: str) -> Record:
         try:
@@ -170,9 +166,7 @@ class NuScenesDrives:
 def _choose_version(root: Path, version: str | None) -> str:
     """The version folder to open: the one asked for, else the only one that holds tables."""
     if not root.is_dir():
-        raise DatasetError(
-            f"no folder {root}: give the nuScenes root, the folder that holds v1.0-mini or another version"
-        )
+        raise DatasetError(f"no folder {root}: give the nuScenes root, the folder that holds v1.0-mini or another version")
     found = sorted(path.name for path in root.glob("v1.0-*") if any(path.glob("*.json")))
     if version is not None:
         if not (root / version).is_dir():
@@ -193,19 +187,13 @@ def _check_files(root: Path, version: str) -> None:
     """Names what is missing before the devkit stumbles over it. The tables may be large and are not read here."""
     tables = root / version
     if absent := [f"{table}.json" for table in _TABLES if not (tables / f"{table}.json").is_file()]:
-        raise DatasetError(
-            f"{tables} lacks {', '.join(absent)}: nuScenes needs all {len(_TABLES)} tables, get them again"
-        )
+        raise DatasetError(f"{tables} lacks {', '.join(absent)}: nuScenes needs all {len(_TABLES)} tables, get them again")
     maps = _read_table(tables, "map")
     if not maps or any("log_tokens" not in record for record in maps):
-        raise DatasetError(
-            f"{tables}/map.json has no log_tokens: the teaser's tables are not supported, get v1.0 or newer"
-        )
+        raise DatasetError(f"{tables}/map.json has no log_tokens: the teaser's tables are not supported, get v1.0 or newer")
     for record in maps:
         if not (root / record.get("filename", "")).is_file():
-            raise DatasetError(
-                f"no map file {root / record.get('filename', '')}, which map.json names: get maps/ again"
-            )
+            raise DatasetError(f"no map file {root / record.get('filename', '')}, which map.json names: get maps/ again")
 
 
 def _open_devkit(root: Path, version: str) -> _Devkit:
@@ -241,9 +229,7 @@ def _table_errors(what: str) -> Iterator[None]:
         yield
     except _TABLE_ERRORS as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DatasetError(
-            f"{what}: the tables do not fit together ({reason}): get the version folder again"
-        ) from error
+        raise DatasetError(f"{what}: the tables do not fit together ({reason}): get the version folder again") from error
 
 
 def _sensor_from_ego(calibrated: Record) -> Matrix:

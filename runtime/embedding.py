@@ -16,7 +16,7 @@ import numpy.typing as npt
 from leo_edge.runtime.errors import BundleError
 
 TENSOR_NAME = "embedding"
-DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
+DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
@@ -35,7 +35,7 @@ class EmbeddingTable:
                 entry = json.loads(file.read(header_bytes))[TENSOR_NAME]
             (rows, width), dtype = entry["shape"], DTYPES[entry["dtype"]]
             offset = 8 + header_bytes + entry["data_offsets"][0]
-            self._rows: FloatArray = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(rows, width))
+            self._rows: FloatArray = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(int(rows), int(width)))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
             raise BundleError(f"{path} holds no embedding table ({error!r}): export the bundle again") from None
 

@@ -95,9 +95,7 @@ class FrameSet:
 
     def __post_init__(self) -> None:
         if not self.frames:
-            raise FrameError(
-                f"a frame set needs at least one camera frame, got none (missing: {_listed(self.missing)})"
-            )
+            raise FrameError(f"a frame set needs at least one camera frame, got none (missing: {_listed(self.missing)})")
         for channel, frame in self.frames.items():
             if channel != frame.channel:
                 raise FrameError(f"frame of {frame.channel} is filed under {channel}: file it under its own channel")
@@ -195,16 +193,12 @@ def read_image(path: str | PathLike[str]) -> RgbImage:
     try:
         with Image.open(path) as picture:
             if picture.mode not in _EIGHT_BIT_MODES:
-                raise FrameError(
-                    f"image file {path} has pixel mode {picture.mode}, expected 8 bits per channel: convert it"
-                )
+                raise FrameError(f"image file {path} has pixel mode {picture.mode}, expected 8 bits per channel: convert it")
             picture.load()
             return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))  # [H, W, 3]
     except _DECODE_ERRORS as error:
         reason = " ".join(str(error).replace(str(path), "file").split())
-        raise FrameError(
-            f"cannot decode image {path}, expected a whole JPEG or PNG ({reason}): copy it again"
-        ) from error
+        raise FrameError(f"cannot decode image {path}, expected a whole JPEG or PNG ({reason}): copy it again") from error
 
 
 def load_frame(channel: str, path: str | PathLike[str], stamp_ns: int = 0) -> CameraFrame:
@@ -225,9 +219,7 @@ def _check_matrix(matrix: Matrix, size: int, name: str) -> None:
         raise FrameError(f"{name} must be finite, got {matrix.tolist()}: use None for an uncalibrated camera")
     last_row = np.eye(size)[-1]
     if not np.array_equal(matrix[-1], last_row):
-        raise FrameError(
-            f"{name} must end in the row {last_row.tolist()}, got {matrix[-1].tolist()}: is it transposed?"
-        )
+        raise FrameError(f"{name} must end in the row {last_row.tolist()}, got {matrix[-1].tolist()}: is it transposed?")
 
 
 def _listed(channels: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -17,7 +18,12 @@ from leo_edge.runtime.embedding import EmbeddingTable
 from leo_edge.runtime.errors import BackendError, BundleError, ContextOverflowError
 from leo_edge.runtime.manifest import DecoderManifest, GraphSpec
 
-_ORT_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "uint8": "tensor(uint8)", "int64": "tensor(int64)"}
+_ORT_TYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "uint8": "tensor(uint8)",
+    "int64": "tensor(int64)",
+}
 _FIRST_BUCKET = 256
 
 
@@ -56,7 +62,7 @@ class OrtSession:
         """
         try:
             return dict(zip(self._outputs, self.session.run(self._outputs, dict(inputs)), strict=True))
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
 
     def _check_ports(self, path: Path, spec: GraphSpec) -> None:
@@ -75,7 +81,7 @@ class PrefixDecoder:
     by us, and the two ranges never overlap. The buffer's pages are touched only as tokens come.
     """
 
-    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[FloatArray]) -> None:
+    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
         self._core = _DecoderCore(session, manifest, table)
         shape = (manifest.context_len, manifest.num_kv_heads, manifest.head_dim)
         self._buffers = {name: np.empty(shape, dtype) for name in _cache_names(manifest)}
@@ -114,7 +120,7 @@ class ScatterDecoder:
     doubles, and its content moves, when a prompt or an answer outgrows it.
     """
 
-    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[FloatArray]) -> None:
+    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
         self._core = _DecoderCore(session, manifest, table)
         self._manifest, self._dtype = manifest, dtype
         self._buffers: dict[str, FloatArray] = {}
@@ -201,7 +207,7 @@ class _DecoderCore:
     def run(self, binding: ort.IOBinding) -> Logits:
         try:
             self._session.run_with_iobinding(binding)
-        except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class but Exception
+        except Exception as error:
             raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
         return self._logits.copy()
 
@@ -216,8 +222,10 @@ def open_decoder(bundle: Bundle, table: EmbeddingTable, *, threads: int = 0) -> 
     manifest = bundle.manifest
     spec = manifest.graphs["llm"]
     session = OrtSession(bundle.path(spec.file), spec, threads=threads)
-    kind = {"prefix": PrefixDecoder, "scatter": ScatterDecoder}[manifest.decoder.cache]
-    return kind(session, manifest.decoder, table, np.dtype(manifest.float_type))
+    dtype = np.dtype(manifest.float_type)
+    if manifest.decoder.cache == "prefix":
+        return PrefixDecoder(session, manifest.decoder, table, dtype)
+    return ScatterDecoder(session, manifest.decoder, table, dtype)
 
 
 def _cache_names(manifest: DecoderManifest) -> list[str]:

@@ -150,7 +150,7 @@ class Pipeline:
             return self.sessions["router"].run(inputs) | {"use_special": np.ones(1, embeds.dtype)}
 
     def _fuse(self, cameras: list[CameraTokens], text: FloatArray | None) -> list[FloatArray]:
-        """Returns each camera's visual embeddings [n, D]. Cameras with equally many tiles go through the graph together."""
+        """Returns each camera's visual embeddings [n, D]. Cameras with equally many tiles go together."""
         fused: dict[str, FloatArray] = {}
         for count in dict.fromkeys(camera.num_tiles for camera in cameras):
             group = [camera for camera in cameras if camera.num_tiles == count]

@@ -18,7 +18,7 @@ IMAGE_MARK = "<image>"
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A model family's way to write one system message and one user turn. Stop tokens are looked up in the tokenizer."""
+    """How a model family writes one system message and one user turn. Stop tokens are looked up in the tokenizer."""
 
     system: str
     user: str
@@ -91,13 +91,11 @@ def write_user_turn(question: str, channels: Sequence[str], camera_line: str) ->
     return lines + question
 
 
-def build_prompt(
-    question: str, images: Sequence[tuple[str, int]], manifest: PromptManifest, tokenizer: Tokenizer
-) -> Prompt:
+def build_prompt(question: str, images: Sequence[tuple[str, int]], manifest: PromptManifest, tokenizer: Tokenizer) -> Prompt:
     """Tokenizes a question about `images`, pairs of a camera's channel and its number of visual embeddings, in order.
 
     Raises:
-        PromptError: the question is empty, its `<image>` marks do not fit the cameras, or it holds an image token itself.
+        PromptError: the question is empty, its `<image>` marks do not fit the cameras, or it holds an image token.
     """
     if manifest.image_context in question:
         raise PromptError(f"the question holds {manifest.image_context}, which stands for pixels: leave it out")

@@ -1,4 +1,4 @@
-"""Choosing the next token from logits: the likeliest, or drawn with temperature and top-p (nucleus, arXiv 1904.09751)."""
+"""Choosing the next token from logits: the likeliest, or drawn with temperature and top-p (arXiv 1904.09751)."""
 
 from __future__ import annotations
 

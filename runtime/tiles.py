@@ -176,9 +176,7 @@ def _cut_into(tiles: TileArray, image: RgbImage, grid: TileGrid) -> None:
     """Fills `tiles` [T, S, S, 3] with the grid of `image`, and with its thumbnail if there is one tile more."""
     side = tiles.shape[1]
     picture = Image.fromarray(image)
-    resized = np.asarray(
-        picture.resize((grid.cols * side, grid.rows * side), Image.Resampling.BICUBIC)
-    )  # [R*S, C*S, 3]
+    resized = np.asarray(picture.resize((grid.cols * side, grid.rows * side), Image.Resampling.BICUBIC))  # [R*S, C*S, 3]
     blocks = resized.reshape(grid.rows, side, grid.cols, side, 3)
     tiles[: grid.area].reshape(grid.rows, grid.cols, side, side, 3)[:] = blocks.swapaxes(1, 2)  # [R, C, S, S, 3]
     if len(tiles) > grid.area:

@@ -59,8 +59,6 @@ def translations() -> dict[Any, Callable[..., Any]]:
         torch.ops.leo_edge.rms_norm.default: lambda x, weight, eps: op.RMSNormalization(x, weight, axis=-1, epsilon=eps),
         torch.ops.leo_edge.attention.default: lambda query, keys, values, mask, scale: op.Attention(
             query, keys, values, mask, is_causal=0, scale=scale
-        ),
-        torch.ops.leo_edge.scatter_cache.default: lambda cache, update, start: op.TensorScatter(
-            cache, update, start, axis=-2
-        ),
+        )[0],
+        torch.ops.leo_edge.scatter_cache.default: lambda cache, update, start: op.TensorScatter(cache, update, start, axis=-2),
     }

@@ -37,8 +37,7 @@ class RMSNorm(nn.Module):
         if self.fused:
             return fused_ops.rms_norm(x, self.weight, self.eps)
         wide = x.to(torch.float32)
-        scale = torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + self.eps)
-        return (wide * scale).to(x.dtype) * self.weight
+        return (wide * torch.rsqrt((wide * wide).mean(dim=-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
 
 
 class Attention(nn.Module):
@@ -70,7 +69,7 @@ class Attention(nn.Module):
         return self.out(attended), cache
 
     def _attend_plain(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """query [S, H, E], keys and values [L, K, E], mask [S, L] -> [S, H * E]. One product per KV head serves its G queries."""
+        """query [S, H, E], keys and values [L, K, E], mask [S, L] -> [S, H * E]: one product per KV head."""
         groups = self.num_heads // self.num_kv_heads
         query = query.reshape(-1, self.num_kv_heads, groups, self.head_dim).permute(1, 2, 0, 3)  # [K, G, S, E]
         query = query.reshape(self.num_kv_heads, -1, self.head_dim) * self.head_dim**-0.5  # [K, G * S, E]
@@ -123,6 +122,20 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, fused=fused)
         self.mlp = FeedForward(config)
 
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        start: Tensor,
+        mask: Tensor,
+        past: Cache,
+        routing: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Cache]:
+        attended, cache = self.attention(self.attention_norm(x), cos, sin, start, mask, past)
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x), routing), cache
+
 
 class Llm(nn.Module):
     """The decoder without its embedding table, whose rows are looked up on the host."""
@@ -150,9 +163,7 @@ class Llm(nn.Module):
         for i, (layer, past) in enumerate(zip(self.layers, cache, strict=True)):
             routing = None if router_context is None or use_special is None else (router_context[i], use_special)
             mask = masks[self.config.windows[i]]
-            attended, new = layer.attention(layer.attention_norm(hidden), cos, sin, positions[:1], mask, past)
-            hidden = hidden + attended
-            hidden = hidden + layer.mlp(layer.mlp_norm(hidden), routing)
+            hidden, new = layer(hidden, cos, sin, positions[:1], mask, past, routing)
             grown.append(new)
         return self.head(self.norm(hidden[-1:]))[0].to(torch.float32), grown
 

@@ -6,6 +6,7 @@ Shape letters: T tiles, S side of a tile in pixels, R side of the expert's input
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,18 @@ class ExpertSpec:
     stem: str
 
 
+def square(value: int | Sequence[int] | None, name: str) -> int:
+    """Returns the side of a square that a config gives as one number or as two equal ones.
+
+    Raises:
+        ValueError: the sides differ, or there is none.
+    """
+    sides = {value} if isinstance(value, int) else set(value or ())
+    if len(sides) != 1:
+        raise ValueError(f"{name} must be square, got {value}")
+    return sides.pop()
+
+
 class VisionExpert(nn.Module, ABC):
     """A vision encoder: normalised pixels [T, 3, R, R] -> tokens [T, N, d]."""
 
@@ -56,6 +69,9 @@ class TileEncoder(nn.Module):
     With `fold` the normalisation is left to the first convolution, whose weights must then come from `recipes`; without it
     this is the reference that the folded form is compared with.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, expert: VisionExpert, tile_px: int, resample: str, *, fold: bool, dtype: torch.dtype) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from leo_edge.export.config import ExpertConfig
-from leo_edge.export.modeling.experts.base import CLIP_MEAN, CLIP_STD, ExpertSpec, VisionExpert, used_layers
+from leo_edge.export.modeling.experts.base import CLIP_MEAN, CLIP_STD, ExpertSpec, VisionExpert, square, used_layers
 from leo_edge.export.weights import Recipes, constant, own_names
 
 
@@ -16,14 +16,15 @@ class ClipExpert(VisionExpert):
 
     def __init__(self, config: ExpertConfig) -> None:
         super().__init__()
-        vision = CLIPVisionConfig(**config.settings, attn_implementation="eager")
-        self.model = CLIPVisionModel(vision).eval()
+        vision = CLIPVisionConfig(**dict(config.settings) | {"attn_implementation": "eager"})
+        self.model = CLIPVisionModel(vision)
+        side, patch = square(vision.image_size, "image_size"), square(vision.patch_size, "patch_size")
         self.num_used_layers = used_layers(vision.num_hidden_layers, config.select_layer)
         self.spec = ExpertSpec(
-            input_px=vision.image_size,
+            input_px=side,
             mean=CLIP_MEAN,
             std=CLIP_STD,
-            num_tokens=(vision.image_size // vision.patch_size) ** 2,
+            num_tokens=(side // patch) ** 2,
             width=vision.hidden_size,
             stem="model.embeddings.patch_embedding",
         )

@@ -9,7 +9,7 @@ from transformers import InternVLVisionConfig
 from transformers.models.internvl.modeling_internvl import InternVLVisionModel
 
 from leo_edge.export.config import ExpertConfig
-from leo_edge.export.modeling.experts.base import IMAGENET_MEAN, IMAGENET_STD, ExpertSpec, VisionExpert, used_layers
+from leo_edge.export.modeling.experts.base import IMAGENET_MEAN, IMAGENET_STD, ExpertSpec, VisionExpert, square, used_layers
 from leo_edge.export.weights import Recipes, own_names, renamed, rows
 
 # LEO's name of a tensor outside the q, k, v projections, by transformers' name.
@@ -36,10 +36,10 @@ class InternVitExpert(VisionExpert):
     def __init__(self, config: ExpertConfig) -> None:
         super().__init__()
         settings = _with_transformers_names(dict(config.settings))
-        vision = InternVLVisionConfig(**settings, attn_implementation="eager")
-        self.model = InternVLVisionModel(vision).eval()
+        vision = InternVLVisionConfig(**settings | {"attn_implementation": "eager"})
+        self.model = InternVLVisionModel(vision)
         self.num_used_layers = used_layers(vision.num_hidden_layers, config.select_layer)
-        side, patch = vision.image_size[0], vision.patch_size[0]
+        side, patch = square(vision.image_size, "image_size"), square(vision.patch_size, "patch_size")
         self.spec = ExpertSpec(
             input_px=side,
             mean=IMAGENET_MEAN,

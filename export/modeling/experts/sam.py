@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from transformers import SamVisionConfig
-from transformers.models.sam.modeling_sam import SamVisionEncoder
+from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionEncoder
 
 from leo_edge.export.config import ExpertConfig
-from leo_edge.export.modeling.experts.base import IMAGENET_MEAN, IMAGENET_STD, ExpertSpec, VisionExpert
+from leo_edge.export.modeling.experts.base import IMAGENET_MEAN, IMAGENET_STD, ExpertSpec, VisionExpert, square
 from leo_edge.export.weights import Recipes, own_names
 
 
@@ -19,15 +19,17 @@ class SamExpert(VisionExpert):
         super().__init__()
         if config.select_layer != -1:
             raise ValueError(f"select_layer must be -1 for SAM, whose tokens come from its neck, got {config.select_layer}")
-        vision = SamVisionConfig(**config.settings, attn_implementation="eager")
-        self.model = SamVisionEncoder(vision).eval()
-        for layer in self.model.layers:
-            layer.attn.get_rel_pos = relative_positions
+        vision = SamVisionConfig(**dict(config.settings) | {"attn_implementation": "eager"})
+        self.model = SamVisionEncoder(vision)
+        side, patch = square(vision.image_size, "image_size"), square(vision.patch_size, "patch_size")
+        for module in self.model.modules():
+            if isinstance(module, SamVisionAttention):
+                vars(module)["get_rel_pos"] = relative_positions  # before the class's own method
         self.spec = ExpertSpec(
-            input_px=vision.image_size,
+            input_px=side,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            num_tokens=(vision.image_size // vision.patch_size) ** 2,
+            num_tokens=(side // patch) ** 2,
             width=vision.output_channels,
             stem="model.patch_embed.projection",
         )
@@ -50,6 +52,7 @@ def relative_positions(q_size: int, k_size: int, rel_pos: Tensor) -> Tensor:
     Takes the place of transformers' method, which resamples the table first: a no-op at the model's own size, and there is
     no other here, but one that leaves a Resize in the graph.
     """
-    assert q_size == k_size and rel_pos.shape[0] == 2 * q_size - 1
+    assert q_size == k_size
+    assert rel_pos.shape[0] == 2 * q_size - 1
     steps = torch.arange(q_size)
     return rel_pos[steps[:, None] - steps[None, :] + q_size - 1]
