@@ -41,8 +41,11 @@ test: lint ## Run all tests that this machine can run (what it cannot says why)
 slow: env ## Run the tests that take longer than 20 seconds each
 	$(BIN)/pytest -m slow
 
-demo: env ## Export, quantize and replay the shipped tiny model; write its report
-	$(BIN)/python -m leo_edge demo
+# Real frames where they lie beside the project, drawn ones elsewhere.
+DEMO_ARGS ?= $(if $(wildcard ../shared/data/nuscenes-real),--nuscenes ../shared/data/nuscenes-real)
+
+demo: env ## Export a tiny model and answer questions about six cameras
+	$(BIN)/python -m leo_edge demo $(DEMO_ARGS)
 
 clean: ## Remove the environment, caches and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

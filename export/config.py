@@ -7,7 +7,7 @@ docs/checkpoints.md.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -185,7 +185,7 @@ def _get(raw: Mapping[str, Any], name: str, kind: type[T], default: T | None = N
             raise CheckpointError(f"config.json has no {name}: expected a {kind.__name__}")
         return default
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return kind(value)
+        return typing.cast("T", float(value))
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise CheckpointError(f"{name} in config.json is {value!r}, expected a {kind.__name__}")
     return value
@@ -197,5 +197,4 @@ def _section(raw: Mapping[str, Any], kind: type[T], where: str) -> T:
     unknown = sorted(set(raw) - set(known))
     if unknown:
         raise CheckpointError(f"{where} in config.json has unknown fields {unknown}: expected {sorted(known)}")
-    build: Callable[..., T] = kind
-    return build(**{name: _get(raw, name, known[name]) for name in raw})
+    return kind(**{name: _get(raw, name, known[name]) for name in raw})

@@ -61,6 +61,7 @@ def _write_shards(shapes: dict[str, Shape], directory: Path, dtype: torch.dtype,
                 tensors[key] = random_tensor(key, shapes[key], seed).to(dtype)
                 bar.update(tensors[key].nbytes)
             save_file(tensors, directory / name, metadata={"format": "pt"})
+            (directory / name).chmod(0o644)  # safetensors writes files that only their owner can read
     if len(shards) > 1:
         weight_map = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}

@@ -158,7 +158,7 @@ class Llm(nn.Module):
     ) -> tuple[Tensor, list[Cache]]:
         """embeds [S, D], positions [S], cache of N layers, router_context [N, R] -> last logits [V] (float32), cache out."""
         cos, sin = (table.to(embeds.dtype) for table in self.rope(positions))
-        masks = self._masks(positions, cache[0][0], embeds.dtype)
+        masks = self.masks(positions, cache[0][0], embeds.dtype)
         hidden, grown = embeds, []
         for i, (layer, past) in enumerate(zip(self.layers, cache, strict=True)):
             routing = None if router_context is None or use_special is None else (router_context[i], use_special)
@@ -167,7 +167,7 @@ class Llm(nn.Module):
             grown.append(new)
         return self.head(self.norm(hidden[-1:]))[0].to(torch.float32), grown
 
-    def _masks(self, positions: Tensor, keys: Tensor, dtype: torch.dtype) -> dict[int | None, Tensor]:
+    def masks(self, positions: Tensor, keys: Tensor, dtype: torch.dtype) -> dict[int | None, Tensor]:
         """One mask per window width: a key is seen from its own position on, for as long as the window reaches."""
         length = keys.shape[2] if self.fused else keys.shape[0] + positions.shape[0]
         slots = torch.arange(length, device=positions.device)[None, :]

@@ -1,8 +1,10 @@
-"""PIL's resampling as two matrix products, so that a tile is resized inside a graph with operators that every engine has.
+"""PIL's resampling as matrix products, so that a tile is resized inside a graph with operators that every engine has.
 
-PIL resizes 8-bit images in two passes, columns then rows, each a weighted sum of the source pixels rounded back to 8 bits
-(Pillow, src/libImaging/Resample.c). A pass is a product with a constant matrix, so the same matrices and the same rounding
-give PIL's pixels, but for the last bit of PIL's fixed-point weights: at most one grey level.
+PIL resizes 8-bit images in two passes, columns then rows, each a sum of source pixels with weights of 22 binary places,
+rounded back to 8 bits (Pillow, src/libImaging/Resample.c). A pass is a product with a constant matrix. Float32 cannot hold
+such a sum, so each weight is split into its upper 11 places and the rest: both sums are exact in float32 in whatever order an
+engine adds, and put together without rounding they give PIL's pixels bit for bit, on every engine that multiplies in float32
+(not TF32).
 """
 
 from __future__ import annotations
@@ -14,6 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from leo_edge.export.weights import Recipes, constant
+
+_PLACES, _LOWER_PLACES = 22, 11
+# The lower sums stay below 2^24 units as long as a target pixel has no more source pixels than this.
+_MAX_TAPS = 32
 
 
 def bicubic(x: float) -> float:
@@ -32,41 +38,56 @@ def bilinear(x: float) -> float:
 KERNELS: dict[str, tuple[Callable[[float], float], float]] = {"bicubic": (bicubic, 2.0), "bilinear": (bilinear, 1.0)}
 
 
-def resample_matrix(source_px: int, target_px: int, kernel: str) -> Tensor:
-    """Returns [target_px, source_px] float32: row i holds the weights of the source pixels in target pixel i."""
+def fixed_point_weights(source_px: int, target_px: int, kernel: str) -> Tensor:
+    """Returns [target_px, source_px] int64: row i holds the weights of the source pixels in target pixel i, times 2^22.
+
+    Raises:
+        ValueError: the kernel is unknown, or the image is shrunk further than float32 sums stay exact.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"unknown resample {kernel!r}: expected one of {', '.join(KERNELS)}")
     weigh, support = KERNELS[kernel]
     scale = source_px / target_px
     stretch = max(scale, 1.0)  # widened when shrinking: antialiased
-    matrix = torch.zeros(target_px, source_px, dtype=torch.float64, device="cpu")
+    if 2 * support * stretch + 1 > _MAX_TAPS:
+        raise ValueError(f"cannot resize {source_px} to {target_px} pixels exactly: choose a tile size nearer to the input's")
+    matrix = torch.zeros(target_px, source_px, dtype=torch.int64, device="cpu")
     for i in range(target_px):
         centre = (i + 0.5) * scale
         first = max(0, math.floor(centre - support * stretch + 0.5))
         last = min(source_px, math.floor(centre + support * stretch + 0.5))
         weights = [weigh((j - centre + 0.5) / stretch) for j in range(first, last)]
-        matrix[i, first:last] = torch.tensor(weights, dtype=torch.float64, device="cpu") / sum(weights)
-    return matrix.to(torch.float32)
+        norm = 1.0 / sum(weights)
+        for j, weight in zip(range(first, last), weights, strict=True):
+            matrix[i, j] = math.trunc(weight * norm * 2**_PLACES + math.copysign(0.5, weight))
+    return matrix
 
 
 class Resample(nn.Module):
     """Resizes square 8-bit images: [T, 3, S, S] values 0..255 -> [T, 3, R, R] values 0..255, float32."""
 
-    matrix: Tensor
+    upper: Tensor
+    lower: Tensor
 
     def __init__(self, source_px: int, target_px: int, kernel: str) -> None:
         super().__init__()
-        if kernel not in KERNELS:
-            raise ValueError(f"unknown resample {kernel!r}: expected one of {', '.join(KERNELS)}")
-        self.table = resample_matrix(source_px, target_px, kernel)
-        self.register_buffer("matrix", torch.empty(target_px, source_px, dtype=torch.float32), persistent=False)
+        self.weights = fixed_point_weights(source_px, target_px, kernel)
+        for name in ("upper", "lower"):
+            self.register_buffer(name, torch.empty(target_px, source_px, dtype=torch.float32), persistent=False)
 
     def recipes(self) -> Recipes:
-        """The matrix is a constant, not a weight."""
-        return {"matrix": constant(self.table)}
+        """The matrices are constants, not weights: [R, S], the lower one not negative."""
+        lower = self.weights & (2**_LOWER_PLACES - 1)
+        scaled = {"upper": self.weights - lower, "lower": lower}
+        return {name: constant(part.to(torch.float32) / 2**_PLACES) for name, part in scaled.items()}
 
     def forward(self, pixels: Tensor) -> Tensor:
-        columns = _to_grey_levels(pixels @ self.matrix.T)
-        return _to_grey_levels(self.matrix @ columns)
+        columns = _to_grey_levels(pixels @ self.upper.T, pixels @ self.lower.T)
+        return _to_grey_levels(self.upper @ columns, self.lower @ columns)
 
 
-def _to_grey_levels(x: Tensor) -> Tensor:
-    return torch.clamp(torch.floor(x + 0.5), 0.0, 255.0)
+def _to_grey_levels(upper: Tensor, lower: Tensor) -> Tensor:
+    """floor(upper + lower + 0.5) without a rounding on the way, clipped to 0..255."""
+    shifted = upper + 0.5
+    whole = torch.floor(shifted)
+    return torch.clamp(whole + torch.floor(shifted - whole + lower), 0.0, 255.0)

@@ -1,0 +1,84 @@
+"""The command line: `leo-edge COMMAND`.
+
+Exit codes: 0 done and passed, 1 a check failed, 2 wrong use or bad input. An expected failure prints one `error:` line. What
+only one command needs is imported when that command runs: the vehicle has no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from leo_edge import __version__
+from leo_edge.commands import checkpoint, demo, export, inspect, run, verify
+from leo_edge.runtime.errors import LeoEdgeError
+
+COMMANDS = {
+    "checkpoint": (checkpoint, "write a checkpoint with random weights"),
+    "export": (export, "turn a checkpoint into a bundle"),
+    "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),
+    "inspect": (inspect, "say what is in a bundle, and what it costs"),
+    "run": (run, "answer questions about camera images"),
+    "demo": (demo, "checkpoint, bundle and answers in one go"),
+}
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+# Packages that come with an extra, by the name they are imported under.
+_EXTRAS = {
+    "torch": "export",
+    "transformers": "export",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+    "safetensors": "export",
+    "tqdm": "export",
+    "nuscenes": "replay",
+    "onnxruntime": "ort",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    args = build_parser().parse_args(argv)
+    command, _ = COMMANDS[args.command]
+    try:
+        return command.run(args)
+    except LeoEdgeError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _fail(f"{args.command} needs {error.name}, which is not installed: pip install 'leo_edge[{extra}]'")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
+        return 0
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
+    parser = _Parser(
+        prog="leo-edge", description="LEO and LEO-MINI, vision-language models for driving, on the vehicle computer."
+    )
+    parser.add_argument("--version", action="version", version=f"leo_edge {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (command, summary) in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."))
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Prints wrong use as one `error:` line too; `-h` shows the usage."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(_fail(f"{message} (see {self.prog} -h)"))
+
+
+def _fail(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return EXIT_BAD_INPUT

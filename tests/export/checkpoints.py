@@ -1,0 +1,335 @@
+"""Small LEO and LEO-MINI checkpoints: transformers' modules with random weights, stored under the keys of the published layout.
+
+What a checkpoint is made of stays at hand as modules and tensors, so that a test can compose them by itself and compare.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    InternVLVisionConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    SamVisionConfig,
+)
+from transformers.models.internvl.modeling_internvl import InternVLVisionModel
+from transformers.models.sam.modeling_sam import SamVisionEncoder
+
+from leo_edge.export.byte_tokenizer import byte_tokenizer
+from leo_edge.export.config import parse_config
+
+Json = dict[str, Any]
+Tensors = dict[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
+
+TILE_PX, VOCAB_SIZE = 64, 320
+
+VIT: Json = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "patch_size": 8,
+    "image_size": TILE_PX,
+    "layer_norm_eps": 1e-6,
+}
+# One windowed and one global layer; windows of 5 do not divide the map of 16 x 16.
+SAM: Json = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "mlp_dim": 48,
+    "patch_size": 4,
+    "image_size": TILE_PX,
+    "window_size": 5,
+    "global_attn_indexes": [1],
+    "output_channels": 8,
+}
+CLIP: Json = VIT | {"num_hidden_layers": 3, "patch_size": 16, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"}
+LLM: Json = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": 4096,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+LLAMA3_ROPE: Json = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+LLMS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
+    "LlamaForCausalLM": (LlamaConfig, LlamaForCausalLM),
+    "Qwen2ForCausalLM": (Qwen2Config, Qwen2ForCausalLM),
+    "Phi3ForCausalLM": (Phi3Config, Phi3ForCausalLM),
+}
+
+
+@dataclass(frozen=True)
+class TensorDict:
+    """Tensors by key, read as a checkpoint is."""
+
+    tensors: Mapping[str, Tensor]
+
+    def read(self, key: str) -> Tensor:
+        """Returns the tensor stored under `key`."""
+        return self.tensors[key]
+
+
+@dataclass(frozen=True)
+class LeoModel:
+    """The parts of a LEO checkpoint, and its config.json."""
+
+    vit: InternVLVisionModel
+    sam: SamVisionEncoder
+    mlp1: nn.Sequential
+    mlp2: nn.Sequential
+    llm: PreTrainedModel
+    config: Json
+
+    def tensors(self) -> Tensors:
+        """The weights under LEO's keys."""
+        return (
+            internvit_tensors(self.vit, "vision_model_1.")
+            | prefixed(self.sam, "vision_model_2.")
+            | prefixed(self.mlp1, "mlp1.")
+            | prefixed(self.mlp2, "mlp2.")
+            | llm_tensors(self.llm)
+        )
+
+
+@dataclass(frozen=True)
+class LeoMiniModel:
+    """The parts of a LEO-MINI checkpoint, and its config.json. `own` are CoTR, projector and MMoE under their keys."""
+
+    clip: CLIPVisionModel
+    sam: SamVisionEncoder
+    llm: PreTrainedModel
+    own: Tensors
+    config: Json
+
+    def tensors(self) -> Tensors:
+        """The weights under LEO-MINI's keys."""
+        experts = prefixed(self.clip, "vision_experts.clip.") | prefixed(self.sam, "vision_experts.sam.")
+        return experts | llm_tensors(self.llm) | self.own
+
+
+def build_leo(architecture: str, *, seed: int = 0, **llm_settings: Any) -> LeoModel:
+    """Builds LEO around a small language model of the given architecture, with `llm_settings` on top."""
+    generator = torch.Generator().manual_seed(seed)
+    dim = LLM["hidden_size"]
+    vit = build_vit(generator)
+    sam = build_sam(SAM, generator)
+    llm = build_llm(architecture, generator, **llm_settings)
+    config: Json = {
+        "model_type": "hybrid_chat",
+        "vision_config_1": VIT | {"qkv_bias": True, "qk_normalization": False},
+        "vision_config_2": SAM,
+        "llm_config": llm.config.to_dict() | {"architectures": [architecture]},
+        "downsample_ratio": 0.5,
+        "downsample_ratio2": 4,
+        "select_layer": -1,
+        "force_image_size": TILE_PX,
+        "template": "internlm2-chat",
+        "ps_version": "v2",
+        "min_dynamic_patch": 1,
+        "max_dynamic_patch": 6,
+        "use_thumbnail": True,
+    }
+    mlp1 = randomize(_leo_projector(4 * VIT["hidden_size"], dim), generator)
+    mlp2 = randomize(_leo_projector(16 * SAM["output_channels"], dim), generator)
+    return LeoModel(vit, sam, mlp1, mlp2, llm, config)
+
+
+def build_leo_mini(*, seed: int = 0, top_k: int = 1) -> LeoMiniModel:
+    """Builds LEO-MINI with CLIP and SAM as experts and a Llama whose down projections become MMoE layers."""
+    generator = torch.Generator().manual_seed(seed)
+    sam_settings = SAM | {"patch_size": 8}
+    clip = CLIPVisionModel(CLIPVisionConfig(**CLIP, attn_implementation="eager")).eval()
+    llm = build_llm("LlamaForCausalLM", generator)
+    config: Json = {
+        "model_type": "leo_mini",
+        "vision_configs": [
+            {"name": "clip", "model_type": "clip_vision_model", "select_layer": -2, **CLIP},
+            {"name": "sam", "model_type": "sam_vision_model", **sam_settings},
+        ],
+        "llm_config": llm.config.to_dict() | {"architectures": ["LlamaForCausalLM"]},
+        "mmoe_config": {"num_experts": 3, "top_k": top_k, "rank": 4, "lora_alpha": 6.0, "router_hidden_size": 24},
+        "cotr_config": {"num_queries": 6, "query_dim": 12, "proj_dim": 10},
+        "projector_hidden_size": 40,
+        "force_image_size": TILE_PX,
+        "template": "llama3",
+        "max_dynamic_patch": 6,
+        "use_thumbnail": True,
+    }
+    own = draw_all(_leo_mini_shapes(config), generator)
+    for name in [name for name in own if name.startswith("cotr.") and "_proj." in name]:
+        own[name] *= 0.1  # scores are sums over hundreds of tokens: without this every softmax would pick one token
+    return LeoMiniModel(randomize(clip, generator), build_sam(sam_settings, generator), llm, own, config)
+
+
+def build_vit(generator: torch.Generator, **settings: Any) -> InternVLVisionModel:
+    """Builds a small InternViT with random weights."""
+    config = InternVLVisionConfig(
+        **VIT, **({"attention_bias": True, "use_mean_pooling": True} | settings), attn_implementation="eager"
+    )
+    return randomize(InternVLVisionModel(config).eval(), generator)
+
+
+def build_sam(settings: Json, generator: torch.Generator) -> SamVisionEncoder:
+    """Builds a small SAM image encoder with random weights."""
+    return randomize(SamVisionEncoder(SamVisionConfig(**settings, attn_implementation="eager")).eval(), generator)
+
+
+def build_llm(architecture: str, generator: torch.Generator, **settings: Any) -> PreTrainedModel:
+    """Builds a small language model with random weights."""
+    config_type, model_type = LLMS[architecture]
+    config = config_type(**(LLM | settings), attn_implementation="eager")
+    return randomize(model_type(config).eval(), generator)
+
+
+def randomize(module: M, generator: torch.Generator) -> M:
+    """Draws all parameters anew."""
+    for name, parameter in module.named_parameters():
+        parameter.data = draw(name, tuple(parameter.shape), generator)
+        parameter.requires_grad = False
+    return module
+
+
+def draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draws one tensor: biases around 0, norms and layer scales around 1, matrices that keep their input's size."""
+    noise = torch.randn(shape, generator=generator)
+    if len(shape) == 1:
+        return 0.1 * noise + (0.0 if name.endswith("bias") else 1.0)
+    if name.endswith("weight") and "embed_tokens" not in name:
+        return noise / math.sqrt(math.prod(shape[1:]))
+    return 0.5 * noise
+
+
+def draw_all(shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator) -> Tensors:
+    """Draws tensors by name."""
+    return {name: draw(name, shape, generator) for name, shape in shapes.items()}
+
+
+def prefixed(module: nn.Module, prefix: str) -> Tensors:
+    """Returns a module's parameters under transformers' own names behind a prefix."""
+    return {prefix + name: parameter.detach() for name, parameter in module.named_parameters()}
+
+
+def llm_tensors(llm: PreTrainedModel) -> Tensors:
+    """Returns a language model's weights; a tied head, which is the embedding table, is not among them."""
+    return prefixed(llm, "language_model.")
+
+
+def internvit_tensors(vit: InternVLVisionModel, prefix: str) -> Tensors:
+    """Returns InternViT's weights under the names of LEO's checkpoints, where q, k and v are one matrix."""
+    embeddings = vit.embeddings
+    made: Tensors = {
+        "embeddings.class_embedding": embeddings.cls_token,
+        "embeddings.position_embedding": embeddings.position_embeddings,
+        "embeddings.patch_embedding.weight": embeddings.patch_embeddings.projection.weight,
+        "embeddings.patch_embedding.bias": embeddings.patch_embeddings.projection.bias,
+    }
+    for index, layer in enumerate(vit.encoder.layer):
+        attention = layer.attention
+        parts: dict[str, nn.Module] = {
+            "attn.proj": attention.projection_layer,
+            "attn.q_norm": attention.q_norm,
+            "attn.k_norm": attention.k_norm,
+            "norm1": layer.layernorm_before,
+            "norm2": layer.layernorm_after,
+            "mlp.fc1": layer.mlp.fc1,
+            "mlp.fc2": layer.mlp.fc2,
+        }
+        stored: Tensors = {"ls1": layer.lambda_1, "ls2": layer.lambda_2}
+        for name, part in parts.items():
+            stored |= prefixed(part, f"{name}.")
+        for leaf in ("weight", "bias"):
+            qkv = [getattr(part, leaf) for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
+            if qkv[0] is not None:
+                stored[f"attn.qkv.{leaf}"] = torch.cat(qkv)
+        made |= {f"encoder.layers.{index}.{name}": tensor for name, tensor in stored.items()}
+    return {prefix + name: tensor.detach() for name, tensor in made.items()}
+
+
+def write_checkpoint(directory: Path, config: Json, tensors: Tensors, *, num_shards: int = 1) -> Path:
+    """Writes config.json, tokenizer.json and the weights, in one file or in shards with an index. Returns `directory`."""
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    byte_tokenizer(parse_config(config)).save(str(directory / "tokenizer.json"))
+    if num_shards == 1:
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, directory / "model.safetensors")
+        return directory
+    weight_map = {}
+    for shard in range(num_shards):
+        name = f"model-{shard + 1:05}-of-{num_shards:05}.safetensors"
+        keys = sorted(tensors)[shard::num_shards]
+        save_file({key: tensors[key].contiguous() for key in keys}, directory / name)
+        weight_map |= dict.fromkeys(keys, name)
+    index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return directory
+
+
+def mmoe_shapes(llm: Json, mmoe: Json) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of every layer's MMoE tensors by key."""
+    dim, width = llm["hidden_size"], llm["intermediate_size"]
+    rank, hidden = mmoe["rank"], mmoe["router_hidden_size"]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(llm["num_hidden_layers"]):
+        prefix = f"language_model.model.layers.{layer}.mlp.mmoe."
+        for expert in ["general", *(f"experts.{e}" for e in range(mmoe["num_experts"]))]:
+            shapes[f"{prefix}{expert}.lora_A.weight"] = (rank, width)
+            shapes[f"{prefix}{expert}.lora_B.weight"] = (dim, rank)
+        shapes[f"{prefix}router.0.weight"] = (hidden, 2 * dim + width)
+        shapes[f"{prefix}router.0.bias"] = (hidden,)
+        shapes[f"{prefix}router.2.weight"] = (mmoe["num_experts"], hidden)
+        shapes[f"{prefix}router.2.bias"] = (mmoe["num_experts"],)
+    return shapes
+
+
+def _leo_mini_shapes(config: Json) -> dict[str, tuple[int, ...]]:
+    cotr, dim = config["cotr_config"], config["llm_config"]["hidden_size"]
+    widths = (CLIP["hidden_size"], SAM["output_channels"])
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, width in enumerate(widths):
+        shapes[f"cotr.queries.{i}"] = (cotr["num_queries"], cotr["query_dim"])
+        shapes |= _linear(f"cotr.query_proj.{i}", cotr["query_dim"], cotr["proj_dim"])
+        shapes |= _linear(f"cotr.token_proj.{i}", width, cotr["proj_dim"])
+    shapes |= _linear("cotr.text_proj", dim, cotr["proj_dim"])
+    shapes |= _linear("projector.0", sum(widths), config["projector_hidden_size"])
+    shapes |= _linear("projector.2", config["projector_hidden_size"], dim)
+    return shapes | mmoe_shapes(config["llm_config"], config["mmoe_config"])
+
+
+def _linear(name: str, in_dim: int, out_dim: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (out_dim, in_dim), f"{name}.bias": (out_dim,)}
+
+
+def _leo_projector(in_dim: int, out_dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(in_dim), nn.Linear(in_dim, out_dim), nn.GELU(), nn.Linear(out_dim, out_dim))
