@@ -10,12 +10,26 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Protocol
 
 from leo_edge import __version__
 from leo_edge.commands import checkpoint, demo, export, inspect, run, verify
 from leo_edge.runtime.errors import LeoEdgeError
 
-COMMANDS = {
+
+class Command(Protocol):
+    """What a module of `leo_edge.commands` has."""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Declares the command's arguments."""
+
+    @staticmethod
+    def run(args: argparse.Namespace) -> int:
+        """Runs the command and returns its exit code."""
+
+
+COMMANDS: dict[str, tuple[Command, str]] = {
     "checkpoint": (checkpoint, "write a checkpoint with random weights"),
     "export": (export, "turn a checkpoint into a bundle"),
     "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),

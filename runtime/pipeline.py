@@ -24,7 +24,7 @@ from leo_edge.runtime.sampling import Sampler, Sampling
 from leo_edge.runtime.spans import SpanRecorder
 from leo_edge.runtime.tiles import TileBatch
 from leo_edge.runtime.tokenizer import TextStream, Tokenizer
-from leo_edge.runtime.tokens import CameraTokens, VisualTokens
+from leo_edge.runtime.tokens import NO_IMAGES, CameraTokens, VisualTokens
 
 BACKENDS = ("auto", "ort")
 
@@ -81,20 +81,20 @@ class Pipeline:
 
     def ask(
         self,
-        tokens: VisualTokens,
+        tokens: VisualTokens | None,
         question: str,
         options: AskOptions | None = None,
         *,
         now_ns: int | None = None,
         on_text: Callable[[str], None] = lambda _: None,
     ) -> Answer:
-        """Answers a question about encoded frames. `now_ns`, on the frames' clock, is what ages are counted from.
+        """Answers a question about encoded frames, or about none (None). Ages are counted from `now_ns`, on the frames' clock.
 
         Raises:
             PromptError: the question is empty or does not fit the cameras.
             ContextOverflowError: prompt and answer do not fit the context.
         """
-        options = options or AskOptions()
+        tokens, options = tokens or NO_IMAGES, options or AskOptions()
         recorder = SpanRecorder()
         asked_ns = recorder.clock()
         deadline_ns = None if options.deadline_ms is None else asked_ns + round(options.deadline_ms * 1e6)
@@ -146,8 +146,15 @@ class Pipeline:
         if not self.bundle.manifest.decoder.routed:
             return {}
         with recorder.measure("router"):
-            inputs = {"visual_embeds": np.concatenate(visual), "text_embeds": text}
-            return self.sessions["router"].run(inputs) | {"use_special": np.ones(1, embeds.dtype)}
+            return self._route(visual, text)
+
+    def _route(self, visual: list[FloatArray], text: FloatArray) -> dict[str, Array]:
+        """Returns the language model's routing inputs. Without an image only the general expert works, wherever tokens go."""
+        if not visual:
+            shape = tuple(dim for dim in self.bundle.manifest.graphs["router"].outputs[0].shape if isinstance(dim, int))
+            return {"router_context": np.zeros(shape, text.dtype), "use_special": np.zeros(1, text.dtype)}
+        inputs = {"visual_embeds": np.concatenate(visual), "text_embeds": text}
+        return self.sessions["router"].run(inputs) | {"use_special": np.ones(1, text.dtype)}
 
     def _fuse(self, cameras: list[CameraTokens], text: FloatArray | None) -> list[FloatArray]:
         """Returns each camera's visual embeddings [n, D]. Cameras with equally many tiles go together."""

@@ -80,7 +80,7 @@ def write_user_turn(question: str, channels: Sequence[str], camera_line: str) ->
     Raises:
         PromptError: the question is empty, or has another number of marks than there are cameras.
     """
-    if not question.strip():
+    if not question.replace(IMAGE_MARK, "").strip():
         raise PromptError("the question is empty: ask something")
     marks = question.count(IMAGE_MARK)
     if marks not in (0, len(channels)):

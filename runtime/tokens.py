@@ -38,3 +38,7 @@ class VisualTokens:
     missing: tuple[str, ...]
     stamp_ns: int
     spans: tuple[Span, ...]
+
+
+# For a question about no image at all.
+NO_IMAGES = VisualTokens((), (), 0, ())

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     manifest = export_bundle(args.checkpoint, args.bundle, options, say)
     size = sum(spec.size_bytes for spec in manifest.files.values())
     print(
-        f"{args.bundle}: {manifest.family} bundle, {len(manifest.graphs)} graphs, opset {manifest.opset}, {manifest.float_type}, "
-        f"context {manifest.decoder.context_len}, {size / 1e6:,.1f} MB"
+        f"{args.bundle}: {manifest.family} bundle, {len(manifest.graphs)} graphs, opset {manifest.opset}, "
+        f"{manifest.float_type}, context {manifest.decoder.context_len}, {size / 1e6:,.1f} MB"
     )
     return 0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leo_edge.commands.progress import say
+from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.commands.report import latency_table
 from leo_edge.runtime.errors import FrameError, LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, FrameSet, load_frame
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = _ask_options(args)
     frame_set = _frame_set(args)
-    pipeline = open_pipeline(args.bundle, args.backend, threads=args.threads)
+    pipeline = open_pipeline(open_with_progress(args.bundle), args.backend, threads=args.threads)
     tokens = pipeline.encode(frame_set)
     answers = []
     for question in args.question:
@@ -79,6 +79,8 @@ def _ask_options(args: argparse.Namespace) -> AskOptions:
 def _frame_set(args: argparse.Namespace) -> FrameSet:
     """Reads the cameras' images; every camera that was asked for must be there."""
     if args.nuscenes is None:
+        if args.scene is not None or args.version is not None:
+            raise LeoEdgeError("--scene and --version go with --nuscenes, not with --images")
         frames = [load_frame(*_split(entry)) for entry in args.images]
         frame_set = FrameSet.of(frames, expected_channels=args.cameras)
     else:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leo_edge.commands.progress import say
+from leo_edge.commands.progress import open_with_progress, say
 
 if TYPE_CHECKING:
     from leo_edge.export.verify import Report
@@ -26,9 +26,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; 1 if the bundle is not the checkpoint."""
     from leo_edge.export.checkpoint import Checkpoint
     from leo_edge.export.verify import verify
-    from leo_edge.runtime.bundle import open_bundle
 
-    report = verify(open_bundle(args.bundle), Checkpoint.open(args.checkpoint), seed=args.seed, say=say)
+    report = verify(open_with_progress(args.bundle), Checkpoint.open(args.checkpoint), seed=args.seed, say=say)
     print(json.dumps(dataclasses.asdict(report) | {"passed": report.passed}, indent=1) if args.json else _table(report))
     return 0 if report.passed else 1
 
