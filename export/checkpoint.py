@@ -63,14 +63,14 @@ class Checkpoint:
         return path
 
     def read(self, key: str) -> torch.Tensor:
-        """Reads one tensor. The shard is opened for this read alone, so that its mapped pages do not stay resident.
+        """Reads one tensor. The shard is opened for it alone: its mapped pages go when the tensor goes.
 
         Raises:
             CheckpointError: the shard cannot be read.
         """
         try:
             with safe_open(self.shards[key], framework="pt") as shard:
-                return torch.as_tensor(shard.get_tensor(key)).clone()
+                return torch.as_tensor(shard.get_tensor(key))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot read {key} from {self.shards[key]}: {error}") from error
 

@@ -27,18 +27,19 @@ from leo_edge.runtime.manifest import BundleManifest
 
 Shape = tuple[int, ...]
 
-UNCOUNTED = frozenset(
-    # elementwise
-    "Abs Add And Cast Ceil Clip Cos Div Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid Identity Less LessOrEqual "
-    "Log Max Min Mod Mul Neg Not Or Pow Reciprocal Relu Round Sigmoid Sign Sin Softplus Sqrt Sub Swish Tanh Where "
-    # norms, softmax, reductions, quantization
-    "ArgMax ArgMin CumSum DequantizeLinear DynamicQuantizeLinear InstanceNormalization LayerNormalization LogSoftmax "
-    "QuantizeLinear RMSNormalization ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum RotaryEmbedding Softmax TopK "
-    # shapes, lookups and moves of data
-    "Concat Constant ConstantOfShape DepthToSpace Expand Flatten Gather GatherElements GatherND Pad Range Reshape "
-    "ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze TensorScatter Tile Transpose Trilu Unsqueeze".split()
+_ELEMENTWISE = (
+    "Abs Add And Cast Ceil Clip Cos Div Equal Erf Exp Floor Gelu Greater GreaterOrEqual Identity Less LessOrEqual Log Max Min "
+    "Mul Neg Not Or Pow Reciprocal Relu Round Sigmoid Sin Sqrt Sub Tanh Where"
 )
-_SIZE_TYPES = frozenset({ir.DataType.INT64, ir.DataType.INT32})
+_ROWWISE = (
+    "CumSum DequantizeLinear LayerNormalization QuantizeLinear RMSNormalization ReduceMax ReduceMean ReduceMin ReduceSum "
+    "Softmax TopK"
+)
+_MOVES = (
+    "Concat Constant ConstantOfShape Expand Flatten Gather GatherElements GatherND Pad Range Reshape ScatterElements ScatterND "
+    "Shape Size Slice Split Squeeze TensorScatter Tile Transpose Trilu Unsqueeze"
+)
+UNCOUNTED = frozenset(f"{_ELEMENTWISE} {_ROWWISE} {_MOVES}".split())
 
 
 class CostError(LeoEdgeError):
@@ -83,11 +84,6 @@ class Workload:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    @property
-    def num_tiles(self) -> int:
-        """Tiles of all cameras."""
-        return self.num_cameras * self.tiles_per_camera
-
 
 @dataclass(frozen=True)
 class StageCost:
@@ -103,9 +99,9 @@ class StageCost:
     cost: GraphCost
 
 
-def num_visual_tokens(manifest: BundleManifest, workload: Workload) -> int:
+def num_visual_tokens(manifest: BundleManifest, num_cameras: int, tiles_per_camera: int) -> int:
     """Returns how many visual embeddings the prompt holds."""
-    units = workload.num_tiles if manifest.fuse.unit == "tile" else workload.num_cameras
+    units = num_cameras * (tiles_per_camera if manifest.fuse.unit == "tile" else 1)
     return manifest.fuse.num_tokens * units
 
 
@@ -117,7 +113,7 @@ def bundle_costs(bundle: Bundle, workload: Workload) -> tuple[StageCost, ...]:
     """
     manifest = bundle.manifest
     sizes = _sizes(manifest, workload)
-    prompt_len = num_visual_tokens(manifest, workload) + workload.text_tokens
+    prompt_len = sizes["V_all"] + workload.text_tokens
     stages = [(f"vision.{expert.name}", f"vision.{expert.name}", "frame set", sizes) for expert in manifest.experts]
     stages.append(("fuse", "fuse", "question" if manifest.fuse.uses_text else "frame set", sizes))
     if manifest.decoder.routed:
@@ -130,10 +126,10 @@ def bundle_costs(bundle: Bundle, workload: Workload) -> tuple[StageCost, ...]:
 def _sizes(manifest: BundleManifest, workload: Workload) -> dict[str, int]:
     """Returns the sizes that do not depend on how the language model is used."""
     sizes = {
-        "T": workload.num_tiles,
+        "T": workload.num_cameras * workload.tiles_per_camera,
         "I": workload.num_cameras,
         "L": workload.question_tokens,
-        "V_all": num_visual_tokens(manifest, workload),
+        "V_all": num_visual_tokens(manifest, workload.num_cameras, workload.tiles_per_camera),
         "C": workload.cache_len or manifest.decoder.context_len,
     }
     return sizes | {f"M_{expert.name}": workload.tiles_per_camera * expert.num_tokens for expert in manifest.experts}
@@ -187,12 +183,18 @@ def _with_sizes(model: ir.Model, dims: Mapping[str, int]) -> ir.Model:
         for output in node.outputs:
             output.shape = None
     for name, value in list(graph.initializers.items()):
-        if value.dtype not in _SIZE_TYPES or not isinstance(value.const_value, ir.Tensor | ir.TensorProtoTensor):
+        if not _may_be_sizes(value):
             del graph.initializers[name]
             value.const_value = None
             graph.inputs.append(value)
     optimizer.fold_constants(sized, onnx_shape_inference=True)
     return sized
+
+
+def _may_be_sizes(value: ir.Value) -> bool:
+    """Whether an initializer may be what a shape is computed with: whole numbers, held in the graph's own file."""
+    whole = value.dtype in (ir.DataType.INT64, ir.DataType.INT32)
+    return whole and value.const_value is not None and not isinstance(value.const_value, ir.ExternalTensor)
 
 
 def _set_input_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> None:
@@ -208,6 +210,9 @@ def _set_input_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> None:
             f"no size for {', '.join(missing)} of graph {graph.name}: got {', '.join(dims) or 'none'}, "
             "give one to every symbolic dimension of its inputs"
         )
+    negative = [f"{name} = {size}" for name, size in dims.items() if size < 0]
+    if negative:
+        raise CostError(f"sizes must be at least 0, got {', '.join(negative)}")
 
 
 def _node_flops(node: ir.Node) -> int:

@@ -20,12 +20,10 @@ from leo_edge.runtime.errors import LeoEdgeError
 class Command(Protocol):
     """What a module of `leo_edge.commands` has."""
 
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the command's arguments."""
 
-    @staticmethod
-    def run(args: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> int:
         """Runs the command and returns its exit code."""
 
 

@@ -50,14 +50,14 @@ VIT: Json = {
     "image_size": TILE_PX,
     "layer_norm_eps": 1e-6,
 }
-# One windowed and one global layer; windows of 5 do not divide the map of 16 x 16.
+# Its input is larger than a tile, as in LEO. One windowed and one global layer; windows of 5 do not divide the map of 16 x 16.
 SAM: Json = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "mlp_dim": 48,
-    "patch_size": 4,
-    "image_size": TILE_PX,
+    "patch_size": 8,
+    "image_size": 2 * TILE_PX,
     "window_size": 5,
     "global_attn_indexes": [1],
     "output_channels": 8,
@@ -83,10 +83,23 @@ LLAMA3_ROPE: Json = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+# InternLM2 is a Llama but for its names, and for q, k and v in one matrix; transformers has no class for it.
 LLMS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
+    "InternLM2ForCausalLM": (LlamaConfig, LlamaForCausalLM),
     "LlamaForCausalLM": (LlamaConfig, LlamaForCausalLM),
     "Qwen2ForCausalLM": (Qwen2Config, Qwen2ForCausalLM),
     "Phi3ForCausalLM": (Phi3Config, Phi3ForCausalLM),
+}
+
+INTERNLM2_NAMES = {
+    "model.embed_tokens": "model.tok_embeddings",
+    "lm_head": "output",
+    "self_attn.o_proj": "attention.wo",
+    "mlp.gate_proj": "feed_forward.w1",
+    "mlp.up_proj": "feed_forward.w3",
+    "mlp.down_proj": "feed_forward.w2",
+    "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "ffn_norm",
 }
 
 
@@ -119,7 +132,7 @@ class LeoModel:
             | prefixed(self.sam, "vision_model_2.")
             | prefixed(self.mlp1, "mlp1.")
             | prefixed(self.mlp2, "mlp2.")
-            | llm_tensors(self.llm)
+            | llm_tensors(self.llm, self.config["llm_config"]["architectures"][0])
         )
 
 
@@ -136,7 +149,7 @@ class LeoMiniModel:
     def tensors(self) -> Tensors:
         """The weights under LEO-MINI's keys."""
         experts = prefixed(self.clip, "vision_experts.clip.") | prefixed(self.sam, "vision_experts.sam.")
-        return experts | llm_tensors(self.llm) | self.own
+        return experts | llm_tensors(self.llm, "LlamaForCausalLM") | self.own
 
 
 def build_leo(architecture: str, *, seed: int = 0, **llm_settings: Any) -> LeoModel:
@@ -150,7 +163,7 @@ def build_leo(architecture: str, *, seed: int = 0, **llm_settings: Any) -> LeoMo
         "model_type": "hybrid_chat",
         "vision_config_1": VIT | {"qkv_bias": True, "qk_normalization": False},
         "vision_config_2": SAM,
-        "llm_config": llm.config.to_dict() | {"architectures": [architecture]},
+        "llm_config": llm_config(llm, architecture),
         "downsample_ratio": 0.5,
         "downsample_ratio2": 4,
         "select_layer": -1,
@@ -169,7 +182,7 @@ def build_leo(architecture: str, *, seed: int = 0, **llm_settings: Any) -> LeoMo
 def build_leo_mini(*, seed: int = 0, top_k: int = 1) -> LeoMiniModel:
     """Builds LEO-MINI with CLIP and SAM as experts and a Llama whose down projections become MMoE layers."""
     generator = torch.Generator().manual_seed(seed)
-    sam_settings = SAM | {"patch_size": 8}
+    sam_settings = SAM | {"image_size": TILE_PX}
     clip = CLIPVisionModel(CLIPVisionConfig(**CLIP, attn_implementation="eager")).eval()
     llm = build_llm("LlamaForCausalLM", generator)
     config: Json = {
@@ -178,7 +191,7 @@ def build_leo_mini(*, seed: int = 0, top_k: int = 1) -> LeoMiniModel:
             {"name": "clip", "model_type": "clip_vision_model", "select_layer": -2, **CLIP},
             {"name": "sam", "model_type": "sam_vision_model", **sam_settings},
         ],
-        "llm_config": llm.config.to_dict() | {"architectures": ["LlamaForCausalLM"]},
+        "llm_config": llm_config(llm, "LlamaForCausalLM"),
         "mmoe_config": {"num_experts": 3, "top_k": top_k, "rank": 4, "lora_alpha": 6.0, "router_hidden_size": 24},
         "cotr_config": {"num_queries": 6, "query_dim": 12, "proj_dim": 10},
         "projector_hidden_size": 40,
@@ -241,9 +254,33 @@ def prefixed(module: nn.Module, prefix: str) -> Tensors:
     return {prefix + name: parameter.detach() for name, parameter in module.named_parameters()}
 
 
-def llm_tensors(llm: PreTrainedModel) -> Tensors:
+def llm_config(llm: PreTrainedModel, architecture: str) -> Json:
+    """Returns the `llm_config` of a checkpoint that holds this language model."""
+    raw: Json = llm.config.to_dict() | {"architectures": [architecture]}
+    if architecture == "InternLM2ForCausalLM":
+        del raw["mlp_bias"]
+        raw["bias"] = raw.pop("attention_bias")
+    return raw
+
+
+def llm_tensors(llm: PreTrainedModel, architecture: str) -> Tensors:
     """Returns a language model's weights; a tied head, which is the embedding table, is not among them."""
-    return prefixed(llm, "language_model.")
+    tensors = prefixed(llm, "language_model.")
+    return internlm2_tensors(tensors, llm.config) if architecture == "InternLM2ForCausalLM" else tensors
+
+
+def internlm2_tensors(llama: Tensors, config: PreTrainedConfig) -> Tensors:
+    """Returns a Llama's weights under InternLM2's names, with q, k and v grouped by KV head in wqkv."""
+    made: Tensors = {}
+    for key, tensor in llama.items():
+        if "q_proj" in key:
+            parts = [llama[key.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            made[key.replace("self_attn.q_proj", "attention.wqkv")] = _grouped(*parts, config)
+        elif "k_proj" not in key and "v_proj" not in key:
+            for theirs, name in INTERNLM2_NAMES.items():
+                key = key.replace(theirs, name)
+            made[key] = tensor
+    return made
 
 
 def internvit_tensors(vit: InternVLVisionModel, prefix: str) -> Tensors:
@@ -311,6 +348,17 @@ def mmoe_shapes(llm: Json, mmoe: Json) -> dict[str, tuple[int, ...]]:
         shapes[f"{prefix}router.2.weight"] = (mmoe["num_experts"], hidden)
         shapes[f"{prefix}router.2.bias"] = (mmoe["num_experts"],)
     return shapes
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor, config: PreTrainedConfig) -> Tensor:
+    """Rows of q, k and v in wqkv's order: for each KV head its query heads, then its key head, then its value head."""
+    queries = query.split(config.head_dim)
+    keys, values = key.split(config.head_dim), value.split(config.head_dim)
+    count = len(queries) // len(keys)
+    made: list[Tensor] = []
+    for group in range(len(keys)):
+        made += [*queries[group * count : (group + 1) * count], keys[group], values[group]]
+    return torch.cat(made)
 
 
 def _leo_mini_shapes(config: Json) -> dict[str, tuple[int, ...]]:

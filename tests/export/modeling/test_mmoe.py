@@ -93,8 +93,8 @@ def tensors() -> Tensors:
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
     """x [S, F], visual embeddings [M, D], text embeddings [L, D], of which the means decide."""
     generator = torch.Generator().manual_seed(1)
-    visual, text = (2.0 + torch.randn(7, 8, generator=generator)), (torch.randn(5, 8, generator=generator) - 1.0)
-    return torch.randn(40, 12, generator=generator), visual, text
+    visual, text = torch.randn(7, 8, generator=generator) + 1.0, torch.randn(5, 8, generator=generator) - 1.0
+    return 2.0 * torch.randn(40, 12, generator=generator), visual, text
 
 
 def module_output(
