@@ -50,7 +50,7 @@ class CostError(LeoEdgeError):
 class GraphCost:
     """One run of a graph. `by_op` holds the FLOPs of every operator that is counted.
 
-    weight_bytes: all initializers, as stored.
+    weight_bytes: all initializers that are used, as stored.
     input_bytes, output_bytes: the ports. A cache that is updated in place (opset 24) is among both at its full length.
     """
 
@@ -157,7 +157,7 @@ def count_model(model: ir.Model, dims: Mapping[str, int]) -> GraphCost:
     Raises:
         CostError: a dimension of an input is not in `dims`, an operator is not known, or its shapes cannot be inferred.
     """
-    weights = [(_static_shape(value), value.dtype) for value in model.graph.initializers.values()]
+    weights = [(_static_shape(value), value.dtype) for value in model.graph.initializers.values() if value.uses()]
     sized = _with_sizes(model, dims)
     graph = sized.graph
     by_op: Counter[str] = Counter()

@@ -146,11 +146,13 @@ def resolve_prompt(config: ModelConfig, checkpoint: Checkpoint, tokenizer: Token
     template = TEMPLATES[config.template]
     found = [tokenizer.id_of(token) for token in template.stop_tokens]
     stop_ids = dict.fromkeys([*(found_id for found_id in found if found_id is not None), *_eos_ids(checkpoint)])
+    if tokenizer.largest_id >= config.llm.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has ids up to {tokenizer.largest_id}, the embedding table {config.llm.vocab_size} rows: "
+            "use the tokenizer that the model was trained with"
+        )
     if not stop_ids:
         raise CheckpointError(f"the tokenizer has none of the stop tokens of {config.template}: {template.stop_tokens}")
-    beyond = [token_id for token_id in stop_ids if token_id >= config.llm.vocab_size]
-    if beyond:
-        raise CheckpointError(f"stop ids {beyond} are outside the vocabulary of {config.llm.vocab_size}")
     prefix, suffix = template.split(config.system_message)
     start, context, end = config.image_tokens
     return PromptManifest(prefix, suffix, start, context, end, config.camera_line, tuple(stop_ids))

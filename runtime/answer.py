@@ -14,9 +14,11 @@ from leo_edge.runtime.spans import Span
 class Answer:
     """Text with everything that a consumer needs to judge it.
 
-    Stamps and ages are on the data's clock, spans on `time.perf_counter_ns`. `age_ms` is, per camera, how much older its
-    frame is than `stamp_ns`, the moment that was asked about. Latency: `first_token_ms` from the question to the first
-    token, `per_token_ms` the mean of the following ones (None if there were none).
+    Stamps and ages are on the data's clock, spans on `time.perf_counter_ns`. `age_ms` is, per camera, how old its frame was
+    at the moment that was asked about: `stamp_ns` unless `ask` was told another.
+
+    Latency: `first_token_ms` from the question to the first token, `per_token_ms` the mean of the following ones (None if
+    there were none).
     """
 
     question: str

@@ -1,7 +1,7 @@
 """Opening a bundle: manifest, sizes and hashes. A bundle that opened is whole and unaltered.
 
 Hashing a large bundle takes many seconds, so what was found true is remembered per file with the file's size, modification
-time and inode in the user's cache directory; a file that changed in any of them is hashed again.
+and change times and inode in the user's cache directory; a file that changed in any of them is hashed again.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def _verify_files(directory: Path, manifest: BundleManifest, on_bytes: Callable[
             if not path.resolve().is_relative_to(directory.resolve()):
                 raise BundleError(f"{name} is a link out of the bundle {directory}: copy the file itself")
             status = path.stat()
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
             raise BundleError(f"{name} is missing from the bundle {directory}: copy or export it again") from None
-        stamp: list[int | str] = [status.st_size, status.st_mtime_ns, status.st_ino, spec.sha256]
+        stamp: list[int | str] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, spec.sha256]
         if seen.get(name) != stamp:
             _verify_file(path, name, spec, status.st_size, on_bytes)
         verified[name] = stamp
@@ -99,13 +99,18 @@ def sha256_of(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> s
     return digest.hexdigest()
 
 
-def _cache_path(directory: Path) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _cache_path(directory: Path) -> Path | None:
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in a container that runs under a bare number
+        return None
     return root / "leo_edge" / "verified" / f"{hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:32]}.json"
 
 
-def _read_cache(path: Path) -> Seen:
+def _read_cache(path: Path | None) -> Seen:
     """Returns what was verified before, or nothing: the cache only saves time."""
+    if path is None:
+        return {}
     try:
         seen = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -113,8 +118,10 @@ def _read_cache(path: Path) -> Seen:
     return seen if isinstance(seen, dict) else {}
 
 
-def _write_cache(path: Path, seen: Seen) -> None:
+def _write_cache(path: Path | None, seen: Seen) -> None:
     """Remembers what was verified; on a read-only system the next opening takes as long as this one."""
+    if path is None:
+        return
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

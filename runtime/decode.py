@@ -12,7 +12,7 @@ from enum import Enum
 from leo_edge.runtime.backend import Array, Decoder, FloatArray
 from leo_edge.runtime.errors import ContextOverflowError
 from leo_edge.runtime.sampling import Sampler
-from leo_edge.runtime.spans import SpanRecorder
+from leo_edge.runtime.spans import Clock, SpanRecorder
 from leo_edge.runtime.tokenizer import TextStream
 
 
@@ -35,6 +35,15 @@ class Decoded:
     token_ns: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What ends an answer beside its stop strings. `deadline_ns` is absolute, on the recorder's clock."""
+
+    stop_ids: frozenset[int]
+    max_new_tokens: int
+    deadline_ns: int | None = None
+
+
 def decode(
     decoder: Decoder,
     embeds: FloatArray,
@@ -42,22 +51,19 @@ def decode(
     *,
     stream: TextStream,
     sampler: Sampler,
-    stop_ids: frozenset[int],
-    max_new_tokens: int,
-    deadline_ns: int | None = None,
-    on_text: Callable[[str], None] = lambda _: None,
+    limits: DecodeLimits,
     recorder: SpanRecorder,
+    on_text: Callable[[str], None] = lambda _: None,
 ) -> Decoded:
     """Prefills with `embeds` [S, D], then appends tokens until one of `Finish`. `on_text` gets the text as it appears.
 
-    `deadline_ns` is absolute on the recorder's clock and checked before each step: one step may overrun it. A stop token is
-    not part of the answer. Spans: prefill, and decode for all that follows.
+    The deadline is checked before each step: one step may overrun it. A stop token is not part of the answer. Spans: prefill,
+    and decode for all that follows.
 
     Raises:
         ContextOverflowError: S + max_new_tokens exceeds the context that the decoder was built for.
     """
-    check_context(len(embeds), max_new_tokens, decoder.context_len)
-    clock = recorder.clock
+    check_context(len(embeds), limits.max_new_tokens, decoder.context_len)
     with recorder.measure("prefill"):
         logits = decoder.prefill(embeds, routing)
     token_ids: list[int] = []
@@ -66,22 +72,28 @@ def decode(
     with recorder.measure("decode"):
         while finish is None:
             token_id = sampler.pick(logits)
-            if token_id in stop_ids:
+            if token_id in limits.stop_ids:
                 finish = Finish.STOP_TOKEN
                 break
             token_ids.append(token_id)
-            token_ns.append(clock())
+            token_ns.append(recorder.clock())
             on_text(stream.push(token_id))
-            if stream.stopped:
-                finish = Finish.STOP_STRING
-            elif len(token_ids) == max_new_tokens:
-                finish = Finish.LENGTH
-            elif deadline_ns is not None and clock() >= deadline_ns:
-                finish = Finish.DEADLINE
-            else:
+            finish = _finish(stream, len(token_ids), limits, recorder.clock)
+            if finish is None:
                 logits = decoder.step(token_id)
         on_text(stream.finish())
     return Decoded(tuple(token_ids), stream.text, finish, tuple(token_ns))
+
+
+def _finish(stream: TextStream, num_tokens: int, limits: DecodeLimits, clock: Clock) -> Finish | None:
+    """Returns why the answer ends here, or None if it goes on."""
+    if stream.stopped:
+        return Finish.STOP_STRING
+    if num_tokens == limits.max_new_tokens:
+        return Finish.LENGTH
+    if limits.deadline_ns is not None and clock() >= limits.deadline_ns:
+        return Finish.DEADLINE
+    return None
 
 
 def check_context(prompt_len: int, max_new_tokens: int, context_len: int) -> None:

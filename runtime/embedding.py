@@ -34,9 +34,12 @@ class EmbeddingTable:
                 header_bytes = int.from_bytes(file.read(8), "little")
                 entry = json.loads(file.read(header_bytes))[TENSOR_NAME]
             (rows, width), dtype = entry["shape"], DTYPES[entry["dtype"]]
-            offset = 8 + header_bytes + entry["data_offsets"][0]
+            start, end = entry["data_offsets"]
+            if start < 0 or end - start != rows * width * dtype.itemsize:
+                raise ValueError(f"data_offsets {start}, {end} do not fit {rows} x {width} {dtype}")
+            offset = 8 + header_bytes + start
             self._rows: FloatArray = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(int(rows), int(width)))
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError, RecursionError) as error:
             raise BundleError(f"{path} holds no embedding table ({error!r}): export the bundle again") from None
 
     @property

@@ -129,6 +129,8 @@ class BundleManifest:
     format_version: int = field(default=FORMAT_VERSION)
 
     def __post_init__(self) -> None:
+        if self.float_type not in ("float32", "float16"):
+            raise ValueError(f"float_type must be 'float32' or 'float16', got {self.float_type!r}")
         named = [self.embedding, self.tokenizer]
         named += [name for graph in self.graphs.values() for name in (graph.file, graph.data) if name]
         for name in [*named, *self.files]:
@@ -162,7 +164,7 @@ def parse_manifest(text: str) -> BundleManifest:
     """
     try:
         raw = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{MANIFEST_NAME} is not JSON: {error}") from None
     if not isinstance(raw, dict):
         raise BundleError(f"{MANIFEST_NAME} holds a {type(raw).__name__}, expected an object")
@@ -183,7 +185,15 @@ def check_file_name(name: str) -> None:
         ValueError: it is absolute, climbs out, or is not a plain relative path.
     """
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or str(path) != name:
+    if (
+        not name
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or not name.isprintable()
+        or str(path) != name
+        or name == "."
+    ):
         raise ValueError(f"file name {name!r} does not stay inside the bundle: expected a plain relative name")
 
 
@@ -194,8 +204,7 @@ def _build(kind: type[T], raw: object, where: str) -> T:
     hints = typing.get_type_hints(kind)
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(raw) - set(fields))
-    required = {name for name, entry in fields.items() if entry.default is dataclasses.MISSING}
-    missing = sorted(required - set(raw))
+    missing = sorted(set(fields) - set(raw))
     if unknown or missing:
         raise ValueError(f"{where} has missing fields {missing} and unknown fields {unknown}")
     return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in raw.items()})

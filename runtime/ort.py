@@ -199,8 +199,11 @@ class _DecoderCore:
         binding = self._session.io_binding()
         positions = np.arange(past, past + len(embeds), dtype=np.int64)
         inputs = {"embeds": np.ascontiguousarray(embeds), "positions": positions, **self._routing}
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
+        try:
+            for name, array in inputs.items():
+                binding.bind_cpu_input(name, array)
+        except Exception as error:
+            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
         binding.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
         return binding
 

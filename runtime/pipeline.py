@@ -15,7 +15,7 @@ from leo_edge.runtime import ort
 from leo_edge.runtime.answer import Answer
 from leo_edge.runtime.backend import Array, Decoder, FloatArray, Session
 from leo_edge.runtime.bundle import Bundle, open_bundle
-from leo_edge.runtime.decode import Decoded, check_context, decode
+from leo_edge.runtime.decode import Decoded, DecodeLimits, check_context, decode
 from leo_edge.runtime.embedding import EmbeddingTable
 from leo_edge.runtime.errors import BackendError, BundleError, FrameError
 from leo_edge.runtime.frames import FrameSet
@@ -41,6 +41,8 @@ class AskOptions:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if "" in self.stop_strings:
+            raise ValueError("a stop string must not be empty: it would end every answer")
         if self.deadline_ms is not None and self.deadline_ms <= 0:
             raise ValueError(f"deadline_ms must be above 0, got {self.deadline_ms}")
 
@@ -104,8 +106,32 @@ class Pipeline:
             check_context(len(prompt.token_ids), options.max_new_tokens, self.decoder.context_len)
             embeds = self.table.lookup(np.array(prompt.token_ids))
         routing = self._place_visual_embeds(embeds, prompt, tokens, recorder)
-        decoded = self._decode(embeds, routing, options, deadline_ns, recorder, on_text)
-        end_ns = recorder.clock()
+        manifest = self.bundle.manifest.prompt
+        decoded = decode(
+            self.decoder,
+            embeds,
+            routing,
+            stream=TextStream(self.tokenizer, manifest.stop_strings + options.stop_strings),
+            sampler=Sampler(options.sampling),
+            limits=DecodeLimits(frozenset(manifest.stop_ids), options.max_new_tokens, deadline_ns),
+            recorder=recorder,
+            on_text=on_text,
+        )
+        met = None if deadline_ns is None else recorder.clock() <= deadline_ns
+        return self._answer(question, tokens, prompt, decoded, recorder, asked_ns, deadline_met=met, now_ns=now_ns)
+
+    def _answer(
+        self,
+        question: str,
+        tokens: VisualTokens,
+        prompt: Prompt,
+        decoded: Decoded,
+        recorder: SpanRecorder,
+        asked_ns: int,
+        *,
+        deadline_met: bool | None,
+        now_ns: int | None,
+    ) -> Answer:
         stamps = {camera.channel: camera.stamp_ns for camera in tokens.cameras}
         moment_ns = tokens.stamp_ns if now_ns is None else now_ns
         times = decoded.token_ns
@@ -120,7 +146,7 @@ class Pipeline:
             missing=tokens.missing,
             num_prompt_tokens=len(prompt.token_ids),
             num_visual_tokens=sum(length for _, length in prompt.image_spans),
-            deadline_met=None if deadline_ns is None else end_ns <= deadline_ns,
+            deadline_met=deadline_met,
             first_token_ms=(times[0] - asked_ns) / 1e6 if times else None,
             per_token_ms=(times[-1] - times[0]) / (len(times) - 1) / 1e6 if len(times) > 1 else None,
             spans=tuple(recorder.spans),
@@ -171,29 +197,6 @@ class Pipeline:
             for camera, embeds in zip(group, output.reshape(len(group), -1, output.shape[-1]), strict=True):
                 fused[camera.channel] = embeds
         return [fused[camera.channel] for camera in cameras]
-
-    def _decode(
-        self,
-        embeds: FloatArray,
-        routing: dict[str, Array],
-        options: AskOptions,
-        deadline_ns: int | None,
-        recorder: SpanRecorder,
-        on_text: Callable[[str], None],
-    ) -> Decoded:
-        prompt = self.bundle.manifest.prompt
-        return decode(
-            self.decoder,
-            embeds,
-            routing,
-            stream=TextStream(self.tokenizer, prompt.stop_strings + options.stop_strings),
-            sampler=Sampler(options.sampling),
-            stop_ids=frozenset(prompt.stop_ids),
-            max_new_tokens=options.max_new_tokens,
-            deadline_ns=deadline_ns,
-            on_text=on_text,
-            recorder=recorder,
-        )
 
 
 def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto", *, threads: int = 0) -> Pipeline:

@@ -95,10 +95,11 @@ def build_prompt(question: str, images: Sequence[tuple[str, int]], manifest: Pro
     """Tokenizes a question about `images`, pairs of a camera's channel and its number of visual embeddings, in order.
 
     Raises:
-        PromptError: the question is empty, its `<image>` marks do not fit the cameras, or it holds an image token.
+        PromptError: the question is empty, its `<image>` marks do not fit the cameras, or it holds a special token.
     """
-    if manifest.image_context in question:
-        raise PromptError(f"the question holds {manifest.image_context}, which stands for pixels: leave it out")
+    forbidden = [token for token in sorted(tokenizer.special_tokens | {manifest.image_context}) if token in question]
+    if forbidden:
+        raise PromptError(f"the question holds {', '.join(forbidden)}, which only the prompt itself may hold: leave it out")
     turn = write_user_turn(question, [channel for channel, _ in images], manifest.camera_line)
     placeholder = manifest.image_start + manifest.image_context + manifest.image_end
     text = manifest.prefix + turn.replace(IMAGE_MARK, placeholder) + manifest.suffix
@@ -111,5 +112,9 @@ def build_prompt(question: str, images: Sequence[tuple[str, int]], manifest: Pro
             continue
         spans.append((len(token_ids), images[len(spans)][1]))
         token_ids += [token_id] * spans[-1][1]
+    if len(spans) != len(images):
+        raise PromptError(
+            f"the prompt shows {len(spans)} of {len(images)} cameras: no {manifest.image_context} in the tokenizer"
+        )
     question_ids = tokenizer.encode(question.replace(IMAGE_MARK, ""), special=False)
     return Prompt(tuple(token_ids), tuple(spans), tuple(question_ids))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from leo_edge.runtime.backend import Logits
+from leo_edge.runtime.errors import BackendError
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,11 @@ class Sampler:
 
     def pick(self, logits: Logits) -> int:
         """Returns a token id for logits [V]. Of equal ones the lowest id wins when taking the likeliest."""
+        best = int(np.argmax(logits))  # of NaNs the first, and of infinities
+        if not np.isfinite(logits[best]):
+            raise BackendError(f"logits are not finite ({logits[best]} for token {best}): export with --float fp32")
         if self._sampling.temperature == 0:
-            return int(np.argmax(logits))
+            return best
         scaled = logits.astype(np.float64) / self._sampling.temperature
         weights = np.exp(scaled - scaled.max())
         order = np.argsort(-weights, kind="stable")

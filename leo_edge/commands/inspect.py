@@ -97,7 +97,8 @@ def _json(inspection: Inspection) -> dict[str, Any]:
     costs = []
     for stage in inspection.stages:
         entry = dataclasses.asdict(stage)
-        costs.append(entry | {"flops": stage.cost.flops, **entry.pop("cost")})
+        cost = entry.pop("cost")
+        costs.append(entry | {"flops": stage.cost.flops} | cost)
     graphs = {
         name: dataclasses.asdict(spec) | {"size_bytes": _size_bytes(bundle, spec)} for name, spec in manifest.graphs.items()
     }

@@ -91,6 +91,19 @@ LLMS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "Phi3ForCausalLM": (Phi3Config, Phi3ForCausalLM),
 }
 
+# Parts of names that differ: transformers' and the published checkpoints'.
+INTERNVIT_NAMES = {
+    "embeddings.cls_token": "embeddings.class_embedding",
+    "embeddings.position_embeddings": "embeddings.position_embedding",
+    "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
+    "encoder.layer.": "encoder.layers.",
+    "attention.projection_layer": "attn.proj",
+    "attention.q_norm": "attn.q_norm",
+    "attention.k_norm": "attn.k_norm",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "lambda_": "ls",
+}
 INTERNLM2_NAMES = {
     "model.embed_tokens": "model.tok_embeddings",
     "lm_head": "output",
@@ -183,7 +196,7 @@ def build_leo_mini(*, seed: int = 0, top_k: int = 1) -> LeoMiniModel:
     """Builds LEO-MINI with CLIP and SAM as experts and a Llama whose down projections become MMoE layers."""
     generator = torch.Generator().manual_seed(seed)
     sam_settings = SAM | {"image_size": TILE_PX}
-    clip = CLIPVisionModel(CLIPVisionConfig(**CLIP, attn_implementation="eager")).eval()
+    clip, sam = build_clip(generator), build_sam(sam_settings, generator)
     llm = build_llm("LlamaForCausalLM", generator)
     config: Json = {
         "model_type": "leo_mini",
@@ -203,45 +216,52 @@ def build_leo_mini(*, seed: int = 0, top_k: int = 1) -> LeoMiniModel:
     own = draw_all(_leo_mini_shapes(config), generator)
     for name in [name for name in own if name.startswith("cotr.") and "_proj." in name]:
         own[name] *= 0.1  # scores are sums over hundreds of tokens: without this every softmax would pick one token
-    return LeoMiniModel(randomize(clip, generator), build_sam(sam_settings, generator), llm, own, config)
+    return LeoMiniModel(clip, sam, llm, own, config)
 
 
 def build_vit(generator: torch.Generator, **settings: Any) -> InternVLVisionModel:
     """Builds a small InternViT with random weights."""
-    config = InternVLVisionConfig(
-        **VIT, **({"attention_bias": True, "use_mean_pooling": True} | settings), attn_implementation="eager"
-    )
-    return randomize(InternVLVisionModel(config).eval(), generator)
+    settings = {"attention_bias": True, "use_mean_pooling": True} | settings
+    return randomize(InternVLVisionModel(InternVLVisionConfig(**VIT, **settings)), generator)
 
 
 def build_sam(settings: Json, generator: torch.Generator) -> SamVisionEncoder:
     """Builds a small SAM image encoder with random weights."""
-    return randomize(SamVisionEncoder(SamVisionConfig(**settings, attn_implementation="eager")).eval(), generator)
+    return randomize(SamVisionEncoder(SamVisionConfig(**settings)), generator)
+
+
+def build_clip(generator: torch.Generator) -> CLIPVisionModel:
+    """Builds a small CLIP vision transformer with random weights."""
+    return randomize(CLIPVisionModel(CLIPVisionConfig(**CLIP)), generator)
 
 
 def build_llm(architecture: str, generator: torch.Generator, **settings: Any) -> PreTrainedModel:
     """Builds a small language model with random weights."""
     config_type, model_type = LLMS[architecture]
-    config = config_type(**(LLM | settings), attn_implementation="eager")
-    return randomize(model_type(config).eval(), generator)
+    return randomize(model_type(config_type(**(LLM | settings))), generator)
 
 
 def randomize(module: M, generator: torch.Generator) -> M:
-    """Draws all parameters anew."""
+    """Draws all parameters anew, for inference."""
     for name, parameter in module.named_parameters():
         parameter.data = draw(name, tuple(parameter.shape), generator)
         parameter.requires_grad = False
+    nn.Module.eval(module)
     return module
 
 
 def draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draws one tensor: biases around 0, norms and layer scales around 1, matrices that keep their input's size."""
+    """Draws one tensor: biases around 0, norms and layer scales around 1, matrices that keep their input's size.
+
+    Attention is twice as sharp, so that answers vary; a larger embedding, tied to the head, would repeat each token.
+    """
     noise = torch.randn(shape, generator=generator)
     if len(shape) == 1:
         return 0.1 * noise + (0.0 if name.endswith("bias") else 1.0)
-    if name.endswith("weight") and "embed_tokens" not in name:
-        return noise / math.sqrt(math.prod(shape[1:]))
-    return 0.5 * noise
+    if "embed_tokens" in name:
+        return 0.2 * noise
+    gain = 2.0 if "self_attn" in name else 1.0
+    return gain * noise / math.sqrt(math.prod(shape[1:])) if name.endswith("weight") else 0.5 * noise
 
 
 def draw_all(shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator) -> Tensors:
@@ -274,44 +294,24 @@ def internlm2_tensors(llama: Tensors, config: PreTrainedConfig) -> Tensors:
     made: Tensors = {}
     for key, tensor in llama.items():
         if "q_proj" in key:
-            parts = [llama[key.replace("q_proj", f"{part}_proj")] for part in "qkv"]
-            made[key.replace("self_attn.q_proj", "attention.wqkv")] = _grouped(*parts, config)
+            query, key_rows, value = (llama[key.replace("q_proj", f"{part}_proj")] for part in "qkv")
+            made[key.replace("self_attn.q_proj", "attention.wqkv")] = _grouped(query, key_rows, value, config.head_dim)
         elif "k_proj" not in key and "v_proj" not in key:
-            for theirs, name in INTERNLM2_NAMES.items():
-                key = key.replace(theirs, name)
-            made[key] = tensor
+            made[_renamed(key, INTERNLM2_NAMES)] = tensor
     return made
 
 
 def internvit_tensors(vit: InternVLVisionModel, prefix: str) -> Tensors:
     """Returns InternViT's weights under the names of LEO's checkpoints, where q, k and v are one matrix."""
-    embeddings = vit.embeddings
-    made: Tensors = {
-        "embeddings.class_embedding": embeddings.cls_token,
-        "embeddings.position_embedding": embeddings.position_embeddings,
-        "embeddings.patch_embedding.weight": embeddings.patch_embeddings.projection.weight,
-        "embeddings.patch_embedding.bias": embeddings.patch_embeddings.projection.bias,
-    }
-    for index, layer in enumerate(vit.encoder.layer):
-        attention = layer.attention
-        parts: dict[str, nn.Module] = {
-            "attn.proj": attention.projection_layer,
-            "attn.q_norm": attention.q_norm,
-            "attn.k_norm": attention.k_norm,
-            "norm1": layer.layernorm_before,
-            "norm2": layer.layernorm_after,
-            "mlp.fc1": layer.mlp.fc1,
-            "mlp.fc2": layer.mlp.fc2,
-        }
-        stored: Tensors = {"ls1": layer.lambda_1, "ls2": layer.lambda_2}
-        for name, part in parts.items():
-            stored |= prefixed(part, f"{name}.")
-        for leaf in ("weight", "bias"):
-            qkv = [getattr(part, leaf) for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
-            if qkv[0] is not None:
-                stored[f"attn.qkv.{leaf}"] = torch.cat(qkv)
-        made |= {f"encoder.layers.{index}.{name}": tensor for name, tensor in stored.items()}
-    return {prefix + name: tensor.detach() for name, tensor in made.items()}
+    tensors = prefixed(vit, prefix)
+    made: Tensors = {}
+    for key, tensor in tensors.items():
+        if "q_proj" in key:
+            parts = [tensors[key.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            made[_renamed(key.replace("attention.q_proj", "attn.qkv"), INTERNVIT_NAMES)] = torch.cat(parts)
+        elif "k_proj" not in key and "v_proj" not in key:
+            made[_renamed(key, INTERNVIT_NAMES)] = tensor
+    return made
 
 
 def write_checkpoint(directory: Path, config: Json, tensors: Tensors, *, num_shards: int = 1) -> Path:
@@ -322,7 +322,7 @@ def write_checkpoint(directory: Path, config: Json, tensors: Tensors, *, num_sha
     if num_shards == 1:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, directory / "model.safetensors")
         return directory
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(num_shards):
         name = f"model-{shard + 1:05}-of-{num_shards:05}.safetensors"
         keys = sorted(tensors)[shard::num_shards]
@@ -350,15 +350,20 @@ def mmoe_shapes(llm: Json, mmoe: Json) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _grouped(query: Tensor, key: Tensor, value: Tensor, config: PreTrainedConfig) -> Tensor:
+def _grouped(query: Tensor, key: Tensor, value: Tensor, head_dim: int) -> Tensor:
     """Rows of q, k and v in wqkv's order: for each KV head its query heads, then its key head, then its value head."""
-    queries = query.split(config.head_dim)
-    keys, values = key.split(config.head_dim), value.split(config.head_dim)
+    queries, keys, values = (torch.split(rows, head_dim) for rows in (query, key, value))
     count = len(queries) // len(keys)
     made: list[Tensor] = []
     for group in range(len(keys)):
         made += [*queries[group * count : (group + 1) * count], keys[group], values[group]]
     return torch.cat(made)
+
+
+def _renamed(key: str, names: Mapping[str, str]) -> str:
+    for theirs, published in names.items():
+        key = key.replace(theirs, published)
+    return key
 
 
 def _leo_mini_shapes(config: Json) -> dict[str, tuple[int, ...]]:

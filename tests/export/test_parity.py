@@ -7,7 +7,7 @@ which are other tests' references.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from leo_edge.export import exporter
 from leo_edge.export.exporter import ExportOptions, export_bundle
+from leo_edge.export.stages import Stage
+from leo_edge.export.trace import TracedGraph, trace
 from leo_edge.runtime.answer import Answer
 from leo_edge.runtime.backend import Array, Decoder, FloatArray, Logits
 from leo_edge.runtime.frames import CameraFrame, FrameSet
@@ -48,11 +51,12 @@ TOLERANCE = 2e-4
 NUM_STEPS = 32
 CONTEXT_LEN = 1024
 SYSTEM = (
-    "You are LEO, a multimodal large language model developed by Waterloo WISE lab. "
-    "You are a helpful and harmless AI assistant"
+    "You are LEO, a multimodal large language model developed by Waterloo WISE lab. You are a helpful and harmless AI assistant"
 )
 MINI_SYSTEM = "You drive."
-QUESTION = "Is the pedestrian on the left about to cross?"
+# The opset-24 cache grows where it is full, at this length among others.
+BUCKET = 512
+QUESTION = "Is the pedestrian on the left about to cross, and if so, what should you do?"
 # Two cameras with 2 x 1 tiles and a thumbnail, one with a single tile; the middle one differs, so that grouping shows.
 SIZES = {"CAM_FRONT": (150, 80), "CAM_FRONT_LEFT": (60, 70), "CAM_BACK": (131, 70)}
 
@@ -64,7 +68,7 @@ LEO_CASES: dict[str, tuple[str, Json]] = {
     ),
     "phi3": (
         "Phi3ForCausalLM",
-        {"sliding_window": 40, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.75}},
+        {"sliding_window": 120, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.75}},
     ),
     "internlm2": ("InternLM2ForCausalLM", {}),
 }
@@ -166,19 +170,17 @@ def mini_visual(model: LeoMiniModel, tiles: Uint8, text: Tensor, *, with_text: b
     reduced = literal_cotr(model.own, [clip.double().numpy(), sam.double().numpy()], text.double().numpy(), terms)
     weights = {name: tensor.double() for name, tensor in model.own.items() if name.startswith("projector.")}
     low = functional.linear(torch.from_numpy(reduced), weights["projector.0.weight"], weights["projector.0.bias"])
-    return functional.linear(
-        functional.gelu(low), weights["projector.2.weight"], weights["projector.2.bias"]
-    ).float()
+    return functional.linear(functional.gelu(low), weights["projector.2.weight"], weights["projector.2.bias"]).float()
 
 
 def place(llm: PreTrainedModel, checkpoint: Path, text: str, visual: list[Tensor]) -> Tensor:
     """Embeds a prompt in which each camera is one <IMG_CONTEXT>, repeated for every visual embedding: [1, S, D]."""
     head, *tails = text.split("<IMG_CONTEXT>")
-    for embeds, tail in zip(visual, tails, strict=True):
-        head += "<IMG_CONTEXT>" * len(embeds) + tail
+    for each, tail in zip(visual, tails, strict=True):
+        head += "<IMG_CONTEXT>" * len(each) + tail
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     token_ids = torch.tensor(tokenizer.encode(head).ids)
-    embeds = llm.get_input_embeddings()(token_ids)
+    embeds: Tensor = llm.get_input_embeddings()(token_ids)
     embeds[token_ids == tokenizer.token_to_id("<IMG_CONTEXT>")] = torch.cat(visual)
     return embeds[None]
 
@@ -244,57 +246,91 @@ def max_error(got: npt.NDArray[np.floating[Any]], expected: npt.NDArray[np.float
 
 
 def first_logits(llm: PreTrainedModel, embeds: Tensor) -> Logits:
-    return greedy(llm, embeds, num_steps=1).logits[0]
+    logits: Logits = greedy(llm, embeds, num_steps=1).logits[0]
+    return logits
 
 
-class TestLeo:
-    @pytest.fixture(scope="class", params=LEO_RUNS, ids=lambda run: f"{run[0]}-opset{run[1]}")
-    def run(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Deployed]:
-        name, opset = request.param
-        return name, deploy(tmp_path_factory.mktemp("leo"), leo_of(name), opset=opset, num_shards=3 if name == "qwen2" else 1)
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Traces a graph that several bundles share only once: LEO's vision does not depend on its language model."""
+    graphs: dict[object, TracedGraph] = {}
 
-    def test_visual_embeddings_are_those_composed_by_hand(self, run: tuple[str, Deployed]) -> None:
-        name, deployed = run
-        for camera, tiles in zip(deployed.tokens.cameras, tiles_by_camera(), strict=True):
-            assert camera.fused is not None
-            assert max_error(camera.fused, leo_visual(leo_of(name), tiles).numpy()) < TOLERANCE
+    def trace_once(stage: Stage, opset: int) -> TracedGraph:
+        if stage.name in ("llm", "router"):
+            return trace(stage, opset)
+        weights = tuple((name, recipe.shape, recipe.sources) for name, recipe in stage.recipes.items())
+        key = (opset, stage.name, stage.inputs, stage.outputs, weights)
+        if key not in graphs:
+            graphs[key] = trace(stage, opset)
+        return TracedGraph(graphs[key].model.clone(), graphs[key].recipes)
 
-    def test_logits_and_greedy_tokens_are_those_composed_by_hand(self, run: tuple[str, Deployed]) -> None:
-        name, deployed = run
-        model = leo_of(name)
-        reference = greedy(model.llm, leo_embeds(model, deployed.checkpoint))
-        assert deployed.answer.token_ids == reference.token_ids
-        assert max_error(deployed.logits, reference.logits) < TOLERANCE
-        assert len(set(reference.token_ids)) > NUM_STEPS // 4
-
-    def test_another_checkpoint_does_not_pass(self, run: tuple[str, Deployed]) -> None:
-        name, deployed = run
-        other = leo_of(name, seed=1)
-        assert max_error(deployed.logits[0], first_logits(other.llm, leo_embeds(other, deployed.checkpoint))) > 0.1
-
-    @pytest.mark.parametrize("wrong", [{"ps_version": "v1"}, {"vit_first": False}], ids=str)
-    def test_another_composition_does_not_pass(self, run: tuple[str, Deployed], wrong: Json) -> None:
-        name, deployed = run
-        model = leo_of(name)
-        assert max_error(deployed.logits[0], first_logits(model.llm, leo_embeds(model, deployed.checkpoint, **wrong))) > 0.01
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "trace", trace_once)
+        yield
 
 
-class TestLeoMini:
-    @pytest.fixture(scope="class", params=[20, 24], ids=lambda opset: f"opset{opset}")
-    def deployed(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-        return deploy(tmp_path_factory.mktemp("leo_mini"), mini_of(), opset=request.param)
+@pytest.fixture(scope="module", params=LEO_RUNS, ids=lambda run: f"{run[0]}-opset{run[1]}")
+def leo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Deployed]:
+    """LEO around one language model, deployed at one opset, and the name of its case."""
+    name, opset = request.param
+    model, num_shards = leo_of(name), 3 if name == "qwen2" else 1
+    return name, deploy(tmp_path_factory.mktemp("leo"), model, opset=opset, num_shards=num_shards)
 
-    def test_logits_and_greedy_tokens_are_those_composed_by_hand(self, deployed: Deployed) -> None:
-        reference = greedy(*mini_prepared(mini_of(), deployed.checkpoint))
-        assert deployed.answer.token_ids == reference.token_ids
-        assert max_error(deployed.logits, reference.logits) < TOLERANCE
-        assert len(set(reference.token_ids)) > NUM_STEPS // 4
 
-    @pytest.mark.parametrize("wrong", [{"seed": 1}, {"top_k": 1}], ids=str)
-    def test_another_checkpoint_does_not_pass(self, deployed: Deployed, wrong: dict[str, int]) -> None:
-        other = first_logits(*mini_prepared(mini_of(**wrong), deployed.checkpoint))
-        assert max_error(deployed.logits[0], other) > 0.01
+@pytest.fixture(scope="module", params=[20, 24], ids=lambda opset: f"opset{opset}")
+def mini(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """LEO-MINI, deployed at one opset."""
+    return deploy(tmp_path_factory.mktemp("leo_mini"), mini_of(), opset=request.param)
 
-    def test_reduction_without_the_question_does_not_pass(self, deployed: Deployed) -> None:
-        other = first_logits(*mini_prepared(mini_of(), deployed.checkpoint, with_text=False))
-        assert max_error(deployed.logits[0], other) > 0.01
+
+def test_leo_visual_embeddings_are_those_composed_by_hand(leo: tuple[str, Deployed]) -> None:
+    name, deployed = leo
+    for camera, tiles in zip(deployed.tokens.cameras, tiles_by_camera(), strict=True):
+        assert camera.fused is not None
+        assert max_error(camera.fused, leo_visual(leo_of(name), tiles).numpy()) < TOLERANCE
+
+
+def test_leo_logits_and_greedy_tokens_are_those_composed_by_hand(leo: tuple[str, Deployed]) -> None:
+    name, deployed = leo
+    model = leo_of(name)
+    reference = greedy(model.llm, leo_embeds(model, deployed.checkpoint))
+    assert deployed.answer.token_ids == reference.token_ids
+    assert max_error(deployed.logits, reference.logits) < TOLERANCE
+    assert len(set(reference.token_ids)) > NUM_STEPS // 4
+
+
+def test_leo_answer_outgrows_a_bucket_of_the_cache(leo: tuple[str, Deployed]) -> None:
+    _, deployed = leo
+    assert BUCKET - NUM_STEPS < deployed.answer.num_prompt_tokens < BUCKET
+
+
+def test_another_leo_checkpoint_does_not_pass(leo: tuple[str, Deployed]) -> None:
+    name, deployed = leo
+    other = leo_of(name, seed=1)
+    assert max_error(deployed.logits[0], first_logits(other.llm, leo_embeds(other, deployed.checkpoint))) > 0.1
+
+
+@pytest.mark.parametrize("wrong", [{"ps_version": "v1"}, {"vit_first": False}], ids=str)
+def test_another_composition_of_leo_does_not_pass(leo: tuple[str, Deployed], wrong: Json) -> None:
+    name, deployed = leo
+    model = leo_of(name)
+    logits = first_logits(model.llm, leo_embeds(model, deployed.checkpoint, **wrong))
+    assert max_error(deployed.logits[0], logits) > 0.1
+
+
+def test_leo_mini_logits_and_greedy_tokens_are_those_composed_by_hand(mini: Deployed) -> None:
+    reference = greedy(*mini_prepared(mini_of(), mini.checkpoint))
+    assert mini.answer.token_ids == reference.token_ids
+    assert max_error(mini.logits, reference.logits) < TOLERANCE
+    assert len(set(reference.token_ids)) > NUM_STEPS // 4
+
+
+@pytest.mark.parametrize("wrong", [{"seed": 1}, {"top_k": 1}], ids=str)
+def test_another_leo_mini_checkpoint_does_not_pass(mini: Deployed, wrong: dict[str, int]) -> None:
+    other = first_logits(*mini_prepared(mini_of(**wrong), mini.checkpoint))
+    assert max_error(mini.logits[0], other) > 0.01
+
+
+def test_leo_mini_reduction_without_the_question_does_not_pass(mini: Deployed) -> None:
+    other = first_logits(*mini_prepared(mini_of(), mini.checkpoint, with_text=False))
+    assert max_error(mini.logits[0], other) > 0.01

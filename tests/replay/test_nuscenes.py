@@ -123,22 +123,16 @@ class TestRealDrives:
 @needs_real_frames
 class TestWrongUse:
     def test_no_such_scene(self, drives: NuScenesDrives) -> None:
-        with pytest.raises(
-            DatasetError, match=r"^no scene 'scene-9' in v1.0-mini, which has 3: scene-0061, scene-0103, "
-        ):
+        with pytest.raises(DatasetError, match=r"^no scene 'scene-9' in v1.0-mini, which has 3: scene-0061, scene-0103, "):
             drives.samples("scene-9")
 
     @pytest.mark.parametrize("index", [-1, 4])
     def test_sample_index_out_of_range(self, drives: NuScenesDrives, index: int) -> None:
-        with pytest.raises(
-            DatasetError, match=rf"^no sample {index} in scene scene-drivelm-\w+: it has 4, counted from 0$"
-        ):
+        with pytest.raises(DatasetError, match=rf"^no sample {index} in scene scene-drivelm-\w+: it has 4, counted from 0$"):
             drives.sample_at("scene-drivelm-54cdaaae", index)
 
     def test_no_such_sample(self, drives: NuScenesDrives) -> None:
-        with pytest.raises(
-            DatasetError, match=r"^no sample 'abc' in v1.0-mini under .*: is the token from another version"
-        ):
+        with pytest.raises(DatasetError, match=r"^no sample 'abc' in v1.0-mini under .*: is the token from another version"):
             drives.frame_set("abc")
 
     @pytest.mark.parametrize("channel", ["CAM_FORNT", "LIDAR_TOP"])
@@ -151,9 +145,7 @@ class TestWrongUse:
             NuScenesDrives(NUSCENES_REAL, "v1.0-trainval")
 
     def test_version_folder_as_root(self) -> None:
-        with pytest.raises(
-            DatasetError, match=r"there is attribute.json, .*: give the folder that holds the version folder"
-        ):
+        with pytest.raises(DatasetError, match=r"there is attribute.json, .*: give the folder that holds the version folder"):
             NuScenesDrives(NUSCENES_REAL / "v1.0-mini")
 
     def test_devkit_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,9 +179,7 @@ class TestBrokenTables:
     def test_missing_tables_are_all_named(self, broken: Path) -> None:
         (broken / "v1.0-mini" / "log.json").unlink()
         (broken / "v1.0-mini" / "ego_pose.json").unlink()
-        with pytest.raises(
-            DatasetError, match=r"v1.0-mini lacks ego_pose.json, log.json: nuScenes needs all 13 tables"
-        ):
+        with pytest.raises(DatasetError, match=r"v1.0-mini lacks ego_pose.json, log.json: nuScenes needs all 13 tables"):
             NuScenesDrives(broken)
 
     @pytest.mark.parametrize("table", ["sample_data", "map", "category"])
@@ -227,23 +217,17 @@ class TestBrokenTables:
 
     def test_scene_with_fewer_samples_than_it_says(self, broken: Path) -> None:
         alter(broken, "scene", lambda records: records[2].update(nbr_samples=40))
-        with pytest.raises(
-            DatasetError, match=r"should have 40 samples .*, its chain has 4: sample.json and scene.json"
-        ):
+        with pytest.raises(DatasetError, match=r"should have 40 samples .*, its chain has 4: sample.json and scene.json"):
             NuScenesDrives(broken).samples("scene-drivelm-54cdaaae")
 
     def test_sample_chain_that_leads_nowhere(self, broken: Path) -> None:
         set_all(broken, "sample", next="gone")
-        with pytest.raises(
-            DatasetError, match=r"^scene scene-0103: the tables do not fit together \(KeyError: 'gone'\)"
-        ):
+        with pytest.raises(DatasetError, match=r"^scene scene-0103: the tables do not fit together \(KeyError: 'gone'\)"):
             NuScenesDrives(broken).samples("scene-0103")
 
     def test_camera_without_keyframe_is_missing_not_an_error(self, broken: Path) -> None:
         def drop(records: list[dict[str, Any]]) -> None:
-            records[:] = [
-                r for r in records if not ("/CAM_BACK/" in r["filename"] and r["sample_token"] == DRIVELM_SAMPLES[0])
-            ]
+            records[:] = [r for r in records if not ("/CAM_BACK/" in r["filename"] and r["sample_token"] == DRIVELM_SAMPLES[0])]
 
         alter(broken, "sample_data", drop)
         drives = NuScenesDrives(broken)
@@ -253,9 +237,7 @@ class TestBrokenTables:
 
     def test_missing_image_file(self, broken: Path) -> None:
         (broken / "samples").unlink()
-        with pytest.raises(
-            DatasetError, match=r"^CAM_FRONT of sample 0dd14\w+: no image file .*\.jpg: check the path$"
-        ):
+        with pytest.raises(DatasetError, match=r"^CAM_FRONT of sample 0dd14\w+: no image file .*\.jpg: check the path$"):
             NuScenesDrives(broken).frame_set(DRIVELM_SAMPLES[0])
 
     def test_image_of_another_size(self, broken: Path) -> None:
@@ -265,7 +247,5 @@ class TestBrokenTables:
 
     def test_camera_without_intrinsic(self, broken: Path) -> None:
         set_all(broken, "calibrated_sensor", camera_intrinsic=[])
-        with pytest.raises(
-            DatasetError, match=r"CAM_FRONT: intrinsic must be float64 \[3, 3\] or None, got float64 \[0\]"
-        ):
+        with pytest.raises(DatasetError, match=r"CAM_FRONT: intrinsic must be float64 \[3, 3\] or None, got float64 \[0\]"):
             NuScenesDrives(broken).frame_set(DRIVELM_SAMPLES[0])

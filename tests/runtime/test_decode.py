@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leo_edge.runtime.backend import Array, Decoder, FloatArray, Logits
-from leo_edge.runtime.decode import Decoded, Finish, check_context, decode
+from leo_edge.runtime.decode import Decoded, DecodeLimits, Finish, check_context, decode
 from leo_edge.runtime.errors import BackendError, ContextOverflowError
 from leo_edge.runtime.sampling import Sampler, Sampling
 from leo_edge.runtime.spans import Span, SpanRecorder
@@ -51,7 +51,9 @@ class ScriptedDecoder:
         return self._logits()
 
     def _logits(self) -> Logits:
-        return np.eye(258, dtype=np.float32)[self._script[len(self.steps)]]
+        logits = np.zeros(258, np.float32)
+        logits[self._script[len(self.steps)]] = 1
+        return logits
 
 
 class ScriptedAnswer:
@@ -80,11 +82,9 @@ class ScriptedAnswer:
             routing or {},
             stream=TextStream(self.tokenizer, stop_strings),
             sampler=Sampler(Sampling()),
-            stop_ids=stop_ids,
-            max_new_tokens=max_new_tokens,
-            deadline_ns=deadline_ns,
-            on_text=self.pieces.append,
+            limits=DecodeLimits(stop_ids, max_new_tokens, deadline_ns),
             recorder=self.recorder,
+            on_text=self.pieces.append,
         )
 
 

@@ -67,9 +67,7 @@ class TestReadImage:
 
     def test_zero_bytes(self, tmp_path: Path) -> None:
         (tmp_path / "a.jpg").touch()
-        with pytest.raises(
-            FrameError, match=r"^image file .*a\.jpg has 0 bytes, expected a JPEG or PNG: copy it again$"
-        ):
+        with pytest.raises(FrameError, match=r"^image file .*a\.jpg has 0 bytes, expected a JPEG or PNG: copy it again$"):
             read_image(tmp_path / "a.jpg")
 
     @pytest.mark.parametrize(
@@ -82,9 +80,7 @@ class TestReadImage:
     )
     def test_undecodable(self, tmp_path: Path, name: str, content: bytes, reason: str) -> None:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(
-            FrameError, match=rf"^cannot decode image .*{re.escape(name)}, .*{reason}.*: copy it"
-        ) as error:
+        with pytest.raises(FrameError, match=rf"^cannot decode image .*{re.escape(name)}, .*{reason}.*: copy it") as error:
             read_image(tmp_path / name)
         assert one_line(error)
 

@@ -182,7 +182,6 @@ class TestSpans:
         assert prompt.image_spans == ()
         assert f"user\n{QUESTION}<|im_end|>" in leo.text(prompt)
 
-    @pytest.mark.xfail(raises=pytest.fail.Exception, reason="without the context token the cameras are dropped silently")
     def test_a_tokenizer_without_the_context_token_is_refused(self, leo: Prompter) -> None:
         with pytest.raises(LeoEdgeError, match="<IMAGE>"):
             leo.build(manifest=replace(prompt_manifest("internlm2-chat"), image_context="<IMAGE>"))
@@ -214,9 +213,11 @@ class TestQuestion:
         with pytest.raises(PromptError, match="the question is empty"):
             leo.build("<image> <image>")
 
-    def test_the_context_token_stands_for_pixels(self, leo: Prompter) -> None:
-        with pytest.raises(PromptError, match="the question holds <IMG_CONTEXT>, which stands for pixels: leave it out"):
-            leo.build(f"What is {CONTEXT}?")
+    @pytest.mark.parametrize("token", [CONTEXT, "<|im_end|>", "<img>"])
+    def test_special_tokens_are_refused(self, leo: Prompter, token: str) -> None:
+        """A question must not end its own turn, nor stand for pixels."""
+        with pytest.raises(PromptError, match=re.escape(f"the question holds {token}, which only the prompt itself may hold")):
+            leo.build(f"What is {token}?")
 
     def test_the_order_of_cameras_is_the_order_of_the_prompt(self) -> None:
         turn = write_user_turn("Why?", ["CAM_BACK", "CAM_FRONT"], CAMERA_LINE)

@@ -113,15 +113,13 @@ class TestStream:
         for _ in range(300):
             ids = [rng.randrange(2, 258) for _ in range(rng.randrange(1, 12))]
             expected = tokenizer.decode(ids)
-            if not expected.endswith("�"):
-                assert stream_all(tokenizer, ids)[1].text == expected
-                compared += "�" in expected
+            assert stream_all(tokenizer, ids)[1].text == expected
+            compared += "�" in expected
         assert compared > 50
 
-    def test_the_beginning_of_a_character_at_the_end_is_left_out(self, tokenizer: Tokenizer) -> None:
+    def test_the_beginning_of_a_character_at_the_end_is_a_replacement_character(self, tokenizer: Tokenizer) -> None:
         ids = tokenizer.encode("a🚗", special=False)[:-1]
-        assert stream_all(tokenizer, ids)[1].text == "a"
-        assert tokenizer.decode(ids) == "a�"
+        assert stream_all(tokenizer, ids)[1].text == tokenizer.decode(ids) == "a�"
 
     def test_special_tokens_give_no_text(self, tokenizer: Tokenizer) -> None:
         pieces, stream = stream_all(tokenizer, tokenizer.encode(f"a{BOS}b{END}", special=False))
@@ -136,7 +134,6 @@ class TestStream:
         assert pieces == ["a", "b", " car", "", "", "", "🚗", "b", " ", " a", ""]
         assert stream.text == tokenizer.decode(ids) == "ab car🚗b  a"
 
-    @pytest.mark.xfail(raises=Exception, reason="DecodeStream raises a bare Exception where byte fallback rewrites text")
     def test_bytes_that_are_no_characters_do_not_end_the_answer(self, tmp_path: Path) -> None:
         tokenizer = saved(byte_fallback(), tmp_path)
         ids = [tokenizer.id_of(token) or 0 for token in ("<0x41>", "<0xFF>", "b")]
@@ -207,7 +204,6 @@ class TestStopStrings:
             assert count - len(emitted) < len("abcd")
         assert emitted == "xabcabcx"
 
-    @pytest.mark.xfail(raises=pytest.fail.Exception, reason="an empty stop string ends every answer at its first token")
     def test_an_empty_stop_string_is_refused(self, tokenizer: Tokenizer) -> None:
         with pytest.raises(ValueError, match="stop string"):
             TextStream(tokenizer, ("",))

@@ -78,10 +78,12 @@ class TileEncoder(nn.Module):
         self.expert, self.fold, self.dtype = expert, fold, dtype
         spec = expert.spec
         self.resample = Resample(tile_px, spec.input_px, resample) if tile_px != spec.input_px else None
+        self._stem_is_biased = True
         if fold:
             stem = expert.get_submodule(spec.stem)
             assert isinstance(stem, nn.Conv2d)
-            if stem.bias is None:
+            if stem.bias is None:  # the folded shift needs one, which no checkpoint holds
+                self._stem_is_biased = False
                 stem.bias = nn.Parameter(torch.empty(stem.out_channels))
         else:
             self.register_buffer("scale", torch.empty(3, 1, 1), persistent=False)
@@ -100,6 +102,8 @@ class TileEncoder(nn.Module):
         spec = self.expert.spec
         mean, std = torch.tensor(spec.mean, device="cpu"), torch.tensor(spec.std, device="cpu")
         recipes = self.expert.recipes(prefix, original_names=original_names)
+        if not self._stem_is_biased:
+            del recipes[f"{spec.stem}.bias"]
         if self.fold:
             recipes |= _fold(recipes, spec.stem, 1 / (255 * std), -mean / std)
         made = {f"expert.{name}": recipe for name, recipe in recipes.items()}

@@ -114,8 +114,6 @@ def test_queries_differ_in_what_they_pick(reduced: Float64) -> None:
     assert spread.max() > 0.1
 
 
-def test_an_image_is_reduced_alone(
-    tensors: Tensors, inputs: tuple[list[Tensor], Tensor], reduced: Float64
-) -> None:
+def test_an_image_is_reduced_alone(tensors: Tensors, inputs: tuple[list[Tensor], Tensor], reduced: Float64) -> None:
     expected = literal_cotr(tensors, *image_of(inputs, 1))
     assert np.abs(reduced[0] - expected).max() > 0.01

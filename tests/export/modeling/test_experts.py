@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from leo_edge.export.config import ExpertConfig
 from leo_edge.export.modeling.experts import build_expert
@@ -26,11 +25,11 @@ from tests.export.checkpoints import (
     Json,
     TensorDict,
     Tensors,
+    build_clip,
     build_sam,
     build_vit,
     internvit_tensors,
     prefixed,
-    randomize,
 )
 
 Uint8 = npt.NDArray[np.uint8]
@@ -78,8 +77,7 @@ def sam_case(settings: Json = SMALL_SAM) -> Case:
 
 
 def clip_case(select_layer: int = -2) -> Case:
-    clip = CLIPVisionModel(CLIPVisionConfig(**CLIP, attn_implementation="eager")).eval()
-    randomize(clip, torch.Generator().manual_seed(0))
+    clip = build_clip(torch.Generator().manual_seed(0))
 
     def tokens_of(pixels: Tensor) -> Tensor:
         hidden: Tensor = clip(pixels, output_hidden_states=True).hidden_states[select_layer]

@@ -97,9 +97,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     return 2.0 * torch.randn(40, 12, generator=generator), visual, text
 
 
-def module_output(
-    tensors: Tensors, inputs: tuple[Tensor, Tensor, Tensor], *, top_k: int, use_special: float = 1.0
-) -> Float64:
+def module_output(tensors: Tensors, inputs: tuple[Tensor, Tensor, Tensor], *, top_k: int, use_special: float = 1.0) -> Float64:
     """What layer 1's MMoE and the router context make of the inputs: [S, D]."""
     config = LlmConfig.parse(LLM, mmoe=MMoEConfig(**MMOE, top_k=top_k))
     with torch.device("meta"):
@@ -148,9 +146,7 @@ def test_tokens_are_routed_to_different_experts(tensors: Tensors, inputs: tuple[
 
 
 @pytest.mark.parametrize("top_k", [1, 2])
-def test_exchanged_experts_give_another_output(
-    top_k: int, tensors: Tensors, inputs: tuple[Tensor, Tensor, Tensor]
-) -> None:
+def test_exchanged_experts_give_another_output(top_k: int, tensors: Tensors, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     prefix = f"language_model.model.layers.{LAYER}.mlp.mmoe."
     exchanged = dict(tensors)
     for leaf in ("lora_A.weight", "lora_B.weight"):
@@ -160,9 +156,7 @@ def test_exchanged_experts_give_another_output(
     assert np.abs(module_output(tensors, inputs, top_k=top_k) - wrong).max() > 0.1
 
 
-def test_router_sees_the_visual_mean_before_the_text_mean(
-    tensors: Tensors, inputs: tuple[Tensor, Tensor, Tensor]
-) -> None:
+def test_router_sees_the_visual_mean_before_the_text_mean(tensors: Tensors, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, visual_mean, text_mean = arrays(inputs)
     wrong = literal(tensors, top_k=1).output(x, text_mean, visual_mean)
     assert np.abs(module_output(tensors, inputs, top_k=1) - wrong).max() > 0.1

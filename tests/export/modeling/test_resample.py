@@ -20,7 +20,8 @@ def random_tiles(side: int) -> Uint8:
     rng = np.random.default_rng(side)
     noise = rng.integers(0, 256, (side, side, 3))
     edges = 255 * (rng.integers(0, 2, (side, side, 3)) > 0)
-    return np.stack([noise, edges]).astype(np.uint8)
+    tiles: Uint8 = np.stack([noise, edges]).astype(np.uint8)
+    return tiles
 
 
 def resized(tiles: Uint8, target: int, kernel: str) -> npt.NDArray[np.float32]:
@@ -35,7 +36,8 @@ def resized(tiles: Uint8, target: int, kernel: str) -> npt.NDArray[np.float32]:
 
 def resized_by_pil(tiles: Uint8, target: int, kernel: str) -> npt.NDArray[np.float32]:
     pictures = [Image.fromarray(tile).resize((target, target), FILTERS[kernel]) for tile in tiles]
-    return np.stack([np.asarray(picture) for picture in pictures]).astype(np.float32)
+    output: npt.NDArray[np.float32] = np.stack([np.asarray(picture) for picture in pictures]).astype(np.float32)
+    return output
 
 
 @pytest.mark.parametrize("kernel", FILTERS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -85,9 +85,7 @@ def test_angles_are_those_of_transformers(kind: str) -> None:
 def test_scaled_angles_differ_from_unscaled_ones(kind: str) -> None:
     parameters = {"rope_type": "default", "rope_theta": LLAMA_CASES[kind]["rope_theta"]}
     plain = reference(modeling_llama.LlamaRotaryEmbedding(llama(rope_parameters=parameters)), torch.arange(256))
-    scaled = ours(
-        llama(rope_parameters=LLAMA_CASES[kind]).to_dict(), "LlamaForCausalLM", torch.arange(256), context_len=256
-    )
+    scaled = ours(llama(rope_parameters=LLAMA_CASES[kind]).to_dict(), "LlamaForCausalLM", torch.arange(256), context_len=256)
     assert float((scaled[0] - plain[0]).abs().max()) > 0.1
 
 
@@ -103,9 +101,7 @@ def test_dynamic_stretches_as_the_sequence_grows_beyond_its_positions() -> None:
     module = modeling_llama.LlamaRotaryEmbedding(config)
     for length in (200, 256, 257, 300, 511, 1024):
         positions = torch.arange(length)
-        assert_same(
-            ours(config.to_dict(), "LlamaForCausalLM", positions, context_len=1024), reference(module, positions)
-        )
+        assert_same(ours(config.to_dict(), "LlamaForCausalLM", positions, context_len=1024), reference(module, positions))
 
 
 def test_dynamic_takes_a_single_new_token_for_the_length_that_it_ends() -> None:
@@ -155,9 +151,8 @@ def test_heads_are_rotated_as_transformers_rotates_them(rotary_dim: int) -> None
     query, key = (torch.randn(9, heads, 16, generator=generator) for heads in (4, 2))  # [S, heads, E]
     angles = torch.rand(9, rotary_dim // 2, generator=generator).repeat(1, 2)
     cos, sin = angles.cos(), angles.sin()
-    expected = modeling_phi3.apply_rotary_pos_emb(
-        query.transpose(0, 1)[None], key.transpose(0, 1)[None], cos[None], sin[None]
-    )
+    apply: Callable[..., tuple[Tensor, Tensor]] = modeling_phi3.apply_rotary_pos_emb
+    expected = apply(query.transpose(0, 1)[None], key.transpose(0, 1)[None], cos[None], sin[None])
     for x, other in zip((query, key), expected, strict=True):
         turned = rotate(x, cos, sin)
         np.testing.assert_allclose(turned.numpy(), other[0].transpose(0, 1).numpy(), rtol=0, atol=1e-6)

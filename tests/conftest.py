@@ -1,0 +1,98 @@
+"""What many tests share: tiny checkpoints and their bundles, made once per session, and bad input to the command line."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from leo_edge.cli import main
+
+CommandLine = Callable[..., str]
+
+
+class MadeOnce(dict[str, Path]):
+    """Paths by name, each made when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], Path]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> Path:
+        self[name] = self._make(name)
+        return self[name]
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps what `open_bundle` remembers out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(home))
+        yield home
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Checkpoints by the name of a tiny preset. Copy one before you change it."""
+    from leo_edge.export.random_checkpoint import write_random_checkpoint
+
+    home = tmp_path_factory.mktemp("checkpoints")
+
+    def write(preset: str) -> Path:
+        write_random_checkpoint(preset, home / preset)
+        return home / preset
+
+    return MadeOnce(write)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundles(
+    tmp_path_factory: pytest.TempPathFactory,
+    session_cache: Path,  # noqa: ARG001 - wanted for what it does
+    tiny_checkpoints: MadeOnce,
+) -> MadeOnce:
+    """Bundles (opset 20, float32) by the name of a tiny preset. Copy one before you change it."""
+    from leo_edge.export.exporter import ExportOptions, export_bundle
+
+    home = tmp_path_factory.mktemp("bundles")
+
+    def export(preset: str) -> Path:
+        export_bundle(tiny_checkpoints[preset], home / preset, ExportOptions(), lambda _: None)
+        return home / preset
+
+    return MadeOnce(export)
+
+
+@pytest.fixture
+def error_line(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Runs a command whose input is bad: exit code 2, no result, and one `error:` line, which it returns."""
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        try:
+            code: object = main([str(argument) for argument in arguments])
+        except SystemExit as exit_of_argparse:
+            code = exit_of_argparse.code
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert code == 2, err
+        assert out == ""
+        assert [line for line in lines if line.startswith("error:")] == lines[-1:], err
+        assert "Traceback" not in err
+        return lines[-1]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LEO-MINI of one expert and one layer each, with weights of seed 1: the smallest that has every stage."""
+    from leo_edge.export.presets import PRESETS
+    from leo_edge.export.random_checkpoint import write_config_checkpoint
+
+    mini, leo = PRESETS["leo-mini-tiny"], PRESETS["leo-tiny"]
+    expert = {"name": "vit", "model_type": "internvl_vision", **leo["vision_config_1"], "num_hidden_layers": 1}
+    llm = mini["llm_config"] | {"num_hidden_layers": 1}
+    directory = tmp_path_factory.mktemp("micro") / "checkpoint"
+    write_config_checkpoint(mini | {"vision_configs": [expert], "llm_config": llm}, directory, seed=1)
+    return directory
