@@ -1,5 +1,6 @@
 """runtime/prompt.py: the five templates letter by letter, and visual embeddings exactly where the cameras stand."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
