@@ -101,7 +101,7 @@ def _rearranged(node: ir.Node, recipe: Recipe) -> Recipe | None:
 
 
 def _strip(graph: ir.Graph) -> None:
-    """Removes the exporter's notes, which hold paths of this machine, and outputs that nobody reads."""
+    """Removes the exporter's notes, which hold paths of this machine, and outputs and constants that nobody reads."""
     outputs = set(graph.outputs)
     for node in graph:
         node.metadata_props.clear()
@@ -110,6 +110,8 @@ def _strip(graph: ir.Graph) -> None:
             node.resize_outputs(len(node.outputs) - 1)
         for value in node.outputs:
             value.metadata_props.clear()
+    for value in [value for value in graph.initializers.values() if not value.uses()]:
+        del graph.initializers[value.name or ""]
     for value in [*graph.inputs, *graph.initializers.values()]:
         value.metadata_props.clear()
     graph.metadata_props.clear()

@@ -17,7 +17,7 @@ from leo_edge.runtime.backend import Array, Decoder, FloatArray, Session
 from leo_edge.runtime.bundle import Bundle, open_bundle
 from leo_edge.runtime.decode import Decoded, DecodeLimits, check_context, decode
 from leo_edge.runtime.embedding import EmbeddingTable
-from leo_edge.runtime.errors import BackendError, BundleError, FrameError
+from leo_edge.runtime.errors import BackendError, BundleError
 from leo_edge.runtime.frames import FrameSet
 from leo_edge.runtime.prompt import Prompt, build_prompt
 from leo_edge.runtime.sampling import Sampler, Sampling
@@ -59,13 +59,7 @@ class Pipeline:
     decoder: Decoder
 
     def encode(self, frame_set: FrameSet) -> VisualTokens:
-        """Cuts the frames into tiles and runs the vision experts, one tile at a time: batching gains nothing on a CPU.
-
-        Raises:
-            FrameError: the set holds no frame.
-        """
-        if not frame_set.frames:
-            raise FrameError("the frame set is empty: give at least one camera")
+        """Cuts the frames into tiles and runs the vision experts, one tile at a time: batching gains nothing on a CPU."""
         recorder = SpanRecorder()
         with recorder.measure("tiles"):
             batch = TileBatch.from_frames(frame_set, self.bundle.manifest.tiling)

@@ -96,3 +96,20 @@ def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("micro") / "checkpoint"
     write_config_checkpoint(mini | {"vision_configs": [expert], "llm_config": llm}, directory, seed=1)
     return directory
+
+
+@pytest.fixture(scope="session")
+def micro_bundles(
+    tmp_path_factory: pytest.TempPathFactory,
+    session_cache: Path,  # noqa: ARG001 - wanted for what it does
+    micro_checkpoint: Path,
+) -> MadeOnce:
+    """Bundles of it: "plain" by `leo-edge export` alone, "fused" in opset 24 and float16 with fewer tiles and tokens."""
+    home = tmp_path_factory.mktemp("micro-bundles")
+    options = {"plain": "", "fused": "--opset 24 --float fp16 --max-tiles 2 --context-len 640"}
+
+    def export(name: str) -> Path:
+        assert main(["export", str(micro_checkpoint), str(home / name), *options[name].split()]) == 0
+        return home / name
+
+    return MadeOnce(export)

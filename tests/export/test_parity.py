@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ SYSTEM = (
     "You are LEO, a multimodal large language model developed by Waterloo WISE lab. You are a helpful and harmless AI assistant"
 )
 MINI_SYSTEM = "You drive."
+# With this seed no token of the answer ends it.
+MINI_SEED = 2
 # The opset-24 cache grows where it is full, at this length among others.
 BUCKET = 512
 QUESTION = "Is the pedestrian on the left about to cross, and if so, what should you do?"
@@ -97,9 +100,12 @@ class RecordingDecoder:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What a bundle made of the frames: encoded cameras, the answer, and the logits [32, V] that its tokens came from."""
+    """What a bundle made of the frames: encoded cameras, the answer, and the logits [32, V] that its tokens came from.
 
-    checkpoint: Path
+    `tokenizer` is the text of the checkpoint's tokenizer.json.
+    """
+
+    tokenizer: str
     tokens: VisualTokens
     answer: Answer
     logits: Logits
@@ -128,7 +134,8 @@ def deploy(directory: Path, model: LeoModel | LeoMiniModel, *, opset: int, num_s
     frames = [CameraFrame(channel, image) for channel, image in images().items()]
     tokens = pipeline.encode(FrameSet.of(frames))
     answer = replace(pipeline, decoder=recorder).ask(tokens, QUESTION, AskOptions(max_new_tokens=NUM_STEPS))
-    return Deployed(checkpoint, tokens, answer, np.stack(recorder.logits))
+    tokenizer = (checkpoint / "tokenizer.json").read_text(encoding="utf-8")
+    return Deployed(tokenizer, tokens, answer, np.stack(recorder.logits))
 
 
 def tiles_by_camera() -> list[Uint8]:
@@ -173,12 +180,11 @@ def mini_visual(model: LeoMiniModel, tiles: Uint8, text: Tensor, *, with_text: b
     return functional.linear(functional.gelu(low), weights["projector.2.weight"], weights["projector.2.bias"]).float()
 
 
-def place(llm: PreTrainedModel, checkpoint: Path, text: str, visual: list[Tensor]) -> Tensor:
+def place(llm: PreTrainedModel, tokenizer: Tokenizer, text: str, visual: list[Tensor]) -> Tensor:
     """Embeds a prompt in which each camera is one <IMG_CONTEXT>, repeated for every visual embedding: [1, S, D]."""
     head, *tails = text.split("<IMG_CONTEXT>")
     for each, tail in zip(visual, tails, strict=True):
         head += "<IMG_CONTEXT>" * len(each) + tail
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     token_ids = torch.tensor(tokenizer.encode(head).ids)
     embeds: Tensor = llm.get_input_embeddings()(token_ids)
     embeds[token_ids == tokenizer.token_to_id("<IMG_CONTEXT>")] = torch.cat(visual)
@@ -195,12 +201,12 @@ def greedy(llm: PreTrainedModel, embeds: Tensor, *, num_steps: int = NUM_STEPS) 
     return Reference(tuple(token_ids), torch.stack(logits).numpy())
 
 
-def leo_embeds(model: LeoModel, checkpoint: Path, **settings: Any) -> Tensor:
+def leo_embeds(model: LeoModel, tokenizer: str, **settings: Any) -> Tensor:
     """LEO's prompt [1, S, D]: the template without a newline between turns, a line per camera, the question."""
     visual = [leo_visual(model, tiles, **settings) for tiles in tiles_by_camera()]
     lines = "".join(f"{channel}: <img><IMG_CONTEXT></img>\n" for channel in SIZES)
     text = f"<|im_start|>system\n{SYSTEM}<|im_end|><|im_start|>user\n{lines}{QUESTION}<|im_end|><|im_start|>assistant\n"
-    return place(model.llm, checkpoint, text, visual)
+    return place(model.llm, Tokenizer.from_str(tokenizer), text, visual)
 
 
 class LiteralDown(nn.Module):
@@ -214,9 +220,9 @@ class LiteralDown(nn.Module):
         return torch.from_numpy(self.mmoe.output(x[0].double().numpy(), *self.means)).float()[None]
 
 
-def mini_prepared(model: LeoMiniModel, checkpoint: Path, **settings: Any) -> tuple[PreTrainedModel, Tensor]:
+def mini_prepared(model: LeoMiniModel, tokenizer_json: str, **settings: Any) -> tuple[PreTrainedModel, Tensor]:
     """LEO-MINI's language model with its MMoE layers set for the question, and its prompt [1, S, D]."""
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    tokenizer = Tokenizer.from_str(tokenizer_json)
     question_ids = tokenizer.encode(QUESTION, add_special_tokens=False).ids
     text = model.llm.get_input_embeddings()(torch.tensor(question_ids))
     visual = [mini_visual(model, tiles, text, **settings) for tiles in tiles_by_camera()]
@@ -227,7 +233,7 @@ def mini_prepared(model: LeoMiniModel, checkpoint: Path, **settings: Any) -> tup
         layer.mlp.down_proj = LiteralDown(LiteralMMoE(tensors, prefix, mmoe, mmoe["top_k"]), *means)
     turn, lines = "<|start_header_id|>{}<|end_header_id|>\n\n", "".join(f"{name}: <IMG_CONTEXT>\n" for name in SIZES)
     prompt = f"{turn.format('system')}{MINI_SYSTEM}<|eot_id|>{turn.format('user')}{lines}{QUESTION}<|eot_id|>"
-    return model.llm, place(model.llm, checkpoint, prompt + turn.format("assistant"), visual)
+    return model.llm, place(model.llm, tokenizer, prompt + turn.format("assistant"), visual)
 
 
 def leo_of(name: str, seed: int = 0) -> LeoModel:
@@ -235,10 +241,23 @@ def leo_of(name: str, seed: int = 0) -> LeoModel:
     return build_leo(architecture, seed=seed, **settings)
 
 
-def mini_of(seed: int = 0, top_k: int = 2) -> LeoMiniModel:
+def mini_of(seed: int = MINI_SEED, top_k: int = 2) -> LeoMiniModel:
     model = build_leo_mini(seed=seed, top_k=top_k)
     model.config["system_message"] = MINI_SYSTEM
     return model
+
+
+@cache
+def leo_reference(name: str, tokenizer: str) -> Reference:
+    """LEO composed by hand; the same for every opset."""
+    model = leo_of(name)
+    return greedy(model.llm, leo_embeds(model, tokenizer))
+
+
+@cache
+def mini_reference(tokenizer: str) -> Reference:
+    """LEO-MINI composed by hand; the same for every opset."""
+    return greedy(*mini_prepared(mini_of(), tokenizer))
 
 
 def max_error(got: npt.NDArray[np.floating[Any]], expected: npt.NDArray[np.floating[Any]]) -> float:
@@ -292,8 +311,7 @@ def test_leo_visual_embeddings_are_those_composed_by_hand(leo: tuple[str, Deploy
 
 def test_leo_logits_and_greedy_tokens_are_those_composed_by_hand(leo: tuple[str, Deployed]) -> None:
     name, deployed = leo
-    model = leo_of(name)
-    reference = greedy(model.llm, leo_embeds(model, deployed.checkpoint))
+    reference = leo_reference(name, deployed.tokenizer)
     assert deployed.answer.token_ids == reference.token_ids
     assert max_error(deployed.logits, reference.logits) < TOLERANCE
     assert len(set(reference.token_ids)) > NUM_STEPS // 4
@@ -307,30 +325,30 @@ def test_leo_answer_outgrows_a_bucket_of_the_cache(leo: tuple[str, Deployed]) ->
 def test_another_leo_checkpoint_does_not_pass(leo: tuple[str, Deployed]) -> None:
     name, deployed = leo
     other = leo_of(name, seed=1)
-    assert max_error(deployed.logits[0], first_logits(other.llm, leo_embeds(other, deployed.checkpoint))) > 0.1
+    assert max_error(deployed.logits[0], first_logits(other.llm, leo_embeds(other, deployed.tokenizer))) > 0.1
 
 
 @pytest.mark.parametrize("wrong", [{"ps_version": "v1"}, {"vit_first": False}], ids=str)
 def test_another_composition_of_leo_does_not_pass(leo: tuple[str, Deployed], wrong: Json) -> None:
     name, deployed = leo
     model = leo_of(name)
-    logits = first_logits(model.llm, leo_embeds(model, deployed.checkpoint, **wrong))
+    logits = first_logits(model.llm, leo_embeds(model, deployed.tokenizer, **wrong))
     assert max_error(deployed.logits[0], logits) > 0.1
 
 
 def test_leo_mini_logits_and_greedy_tokens_are_those_composed_by_hand(mini: Deployed) -> None:
-    reference = greedy(*mini_prepared(mini_of(), mini.checkpoint))
+    reference = mini_reference(mini.tokenizer)
     assert mini.answer.token_ids == reference.token_ids
     assert max_error(mini.logits, reference.logits) < TOLERANCE
     assert len(set(reference.token_ids)) > NUM_STEPS // 4
 
 
-@pytest.mark.parametrize("wrong", [{"seed": 1}, {"top_k": 1}], ids=str)
+@pytest.mark.parametrize("wrong", [{"seed": MINI_SEED + 1}, {"top_k": 1}], ids=str)
 def test_another_leo_mini_checkpoint_does_not_pass(mini: Deployed, wrong: dict[str, int]) -> None:
-    other = first_logits(*mini_prepared(mini_of(**wrong), mini.checkpoint))
+    other = first_logits(*mini_prepared(mini_of(**wrong), mini.tokenizer))
     assert max_error(mini.logits[0], other) > 0.01
 
 
 def test_leo_mini_reduction_without_the_question_does_not_pass(mini: Deployed) -> None:
-    other = first_logits(*mini_prepared(mini_of(), mini.checkpoint, with_text=False))
+    other = first_logits(*mini_prepared(mini_of(), mini.tokenizer, with_text=False))
     assert max_error(mini.logits[0], other) > 0.01

@@ -30,7 +30,11 @@ class ClipExpert(VisionExpert):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        hidden = self.model.pre_layrnorm(self.model.embeddings(pixels))
+        embeddings = self.model.embeddings
+        patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        hidden = torch.cat([embeddings.class_embedding.expand(pixels.shape[0], 1, -1), patches], dim=1)
+        # transformers gathers all positions by their numbers: the whole table.
+        hidden = self.model.pre_layrnorm(hidden + embeddings.position_embedding.weight)
         for layer in self.model.encoder.layers[: self.num_used_layers]:
             hidden = layer(hidden, None)
         return hidden[:, 1:]
