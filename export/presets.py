@@ -99,58 +99,61 @@ _TINY_LLM: Json = {
     "max_position_embeddings": 4096,
 }
 
+_LEO: Json = {
+    "model_type": "hybrid_chat",
+    "downsample_ratio": 0.5,
+    "downsample_ratio2": 4,
+    "select_layer": -1,
+    "template": "internlm2-chat",
+    "ps_version": "v2",
+    "min_dynamic_patch": 1,
+    "max_dynamic_patch": 6,
+    "use_thumbnail": True,
+}
+_LEO_MINI: Json = {
+    "model_type": "leo_mini",
+    "mmoe_config": {"num_experts": 3, "top_k": 1, "rank": 16, "lora_alpha": 16.0, "router_hidden_size": 256},
+    "cotr_config": {"num_queries": 64, "query_dim": 256, "proj_dim": 256},
+    "force_image_size": 448,
+    "template": "llama3",
+    "max_dynamic_patch": 2,
+    "use_thumbnail": False,
+    "torch_dtype": "bfloat16",
+}
+_CLIP: Json = {"name": "clip", "model_type": "clip_vision_model"}
+_SAM: Json = {"name": "sam", "model_type": "sam_vision_model"}
+_INTERNVIT: Json = {"name": "internvit", "model_type": "internvl_vision"}
+
 PRESETS: dict[str, Json] = {
-    "leo-tiny": {
-        "model_type": "hybrid_chat",
+    "leo-tiny": _LEO
+    | {
         "vision_config_1": _tiny_vit(_INTERNVIT_300M, 112),
         "vision_config_2": _tiny_sam(256),
         "llm_config": _INTERNLM2_7B | _TINY_LLM,
-        "downsample_ratio": 0.5,
-        "downsample_ratio2": 4,
-        "select_layer": -1,
         "force_image_size": 112,
-        "template": "internlm2-chat",
-        "ps_version": "v2",
-        "min_dynamic_patch": 1,
-        "max_dynamic_patch": 6,
-        "use_thumbnail": True,
     },
-    "leo-7b": {
-        "model_type": "hybrid_chat",
+    "leo-7b": _LEO
+    | {
         "vision_config_1": _INTERNVIT_300M,
         "vision_config_2": _SAM_L,
         "llm_config": _INTERNLM2_7B,
-        "downsample_ratio": 0.5,
-        "downsample_ratio2": 4,
-        "select_layer": -1,
         "force_image_size": 448,
-        "template": "internlm2-chat",
-        "ps_version": "v2",
-        "min_dynamic_patch": 1,
-        "max_dynamic_patch": 6,
-        "use_thumbnail": True,
         "torch_dtype": "bfloat16",
     },
-    "leo-mini-tiny": {
-        "model_type": "leo_mini",
-        "vision_configs": [
-            {"name": "clip", "model_type": "clip_vision_model", **_tiny_vit(_CLIP_L_336, 112)},
-            {"name": "sam", "model_type": "sam_vision_model", **_tiny_sam(256)},
-        ],
+    "leo-mini-tiny": _LEO_MINI
+    | {
+        "vision_configs": [_CLIP | _tiny_vit(_CLIP_L_336, 112), _SAM | _tiny_sam(256)],
         "llm_config": _LLAMA3_8B | _TINY_LLM,
         "mmoe_config": {"num_experts": 3, "top_k": 1, "rank": 4, "lora_alpha": 4.0, "router_hidden_size": 32},
         "cotr_config": {"num_queries": 16, "query_dim": 32, "proj_dim": 32},
         "force_image_size": 112,
-        "template": "llama3",
         "max_dynamic_patch": 6,
         "use_thumbnail": True,
+        "torch_dtype": "float32",
     },
-    "leo-mini-0.5b": {
-        "model_type": "leo_mini",
-        "vision_configs": [
-            {"name": "internvit", "model_type": "internvl_vision", **_INTERNVIT_300M},
-            {"name": "clip", "model_type": "clip_vision_model", **_CLIP_L_336},
-        ],
+    "leo-mini-0.5b": _LEO_MINI
+    | {
+        "vision_configs": [_INTERNVIT | _INTERNVIT_300M, _CLIP | _CLIP_L_336],
         "llm_config": _LLAMA3_8B
         | {
             "vocab_size": 32000,
@@ -160,28 +163,10 @@ PRESETS: dict[str, Json] = {
             "num_key_value_heads": 8,
             "intermediate_size": 4096,
         },
-        "mmoe_config": {"num_experts": 3, "top_k": 1, "rank": 16, "lora_alpha": 16.0, "router_hidden_size": 256},
-        "cotr_config": {"num_queries": 64, "query_dim": 256, "proj_dim": 256},
-        "force_image_size": 448,
-        "template": "llama3",
-        "max_dynamic_patch": 2,
-        "use_thumbnail": False,
-        "torch_dtype": "bfloat16",
     },
-    "leo-mini-8b": {
-        "model_type": "leo_mini",
-        "vision_configs": [
-            {"name": "clip", "model_type": "clip_vision_model", **_CLIP_L_336},
-            {"name": "internvit", "model_type": "internvl_vision", **_INTERNVIT_300M},
-            {"name": "sam", "model_type": "sam_vision_model", **_SAM_L},
-        ],
+    "leo-mini-8b": _LEO_MINI
+    | {
+        "vision_configs": [_CLIP | _CLIP_L_336, _INTERNVIT | _INTERNVIT_300M, _SAM | _SAM_L],
         "llm_config": _LLAMA3_8B,
-        "mmoe_config": {"num_experts": 3, "top_k": 1, "rank": 16, "lora_alpha": 16.0, "router_hidden_size": 256},
-        "cotr_config": {"num_queries": 64, "query_dim": 256, "proj_dim": 256},
-        "force_image_size": 448,
-        "template": "llama3",
-        "max_dynamic_patch": 2,
-        "use_thumbnail": False,
-        "torch_dtype": "bfloat16",
     },
 }

@@ -5,6 +5,7 @@ Shape letters: S new tokens, P past tokens, K key-value heads, E head width, C c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,59 @@ class OrtSession:
                 raise BundleError(f"{path.name} does not fit the manifest: {differing[0]}: export the bundle again")
 
 
-class PrefixDecoder:
+class _OrtDecoder(ABC):
+    """A language model in onnxruntime; the two kinds differ in how they keep and bind the cache."""
+
+    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
+        self._session, self._table = session.session, table
+        self._manifest, self._dtype = manifest, dtype
+        self._cache_names = [f"{part}.{i}" for part in ("key", "value") for i in range(manifest.num_layers)]
+        self._logits = np.empty(manifest.vocab_size, np.float32)
+        self._routing: dict[str, Array] = {}
+        self._length = 0
+
+    @property
+    def context_len(self) -> int:
+        """The most tokens that fit the cache."""
+        return self._manifest.context_len
+
+    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array]) -> Logits:
+        """See `Decoder`."""
+        self._routing = {name: np.ascontiguousarray(array) for name, array in routing.items()}
+        self._length = 0
+        return self._run(embeds)
+
+    def step(self, token_id: int) -> Logits:
+        """See `Decoder`."""
+        return self._run(self._table.lookup(np.array([token_id])))
+
+    def _run(self, embeds: FloatArray) -> Logits:
+        """Takes embeds [S, D] behind what is in the cache."""
+        past, count = self._length, len(embeds)
+        if past + count > self.context_len:
+            raise ContextOverflowError(
+                f"{past + count} tokens do not fit the context of {self.context_len}: use fewer cameras or tiles, "
+                f"or export again with --context-len {past + count}"
+            )
+        positions = np.arange(past, past + count, dtype=np.int64)
+        binding = self._session.io_binding()
+        try:
+            for name, array in {"embeds": np.ascontiguousarray(embeds), "positions": positions, **self._routing}.items():
+                binding.bind_cpu_input(name, array)
+            binding.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
+            self._bind_cache(binding, past, count)
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
+        self._length += count
+        return self._logits.copy()
+
+    @abstractmethod
+    def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
+        """Binds `past` tokens as input and the place of `count` new ones as output, for every layer's keys and values."""
+
+
+class PrefixDecoder(_OrtDecoder):
     """The opset-20 cache: token-major [C, K, E] per layer and part.
 
     The past goes in as a prefix of one buffer, bound by address, and the graph writes the new rows right behind it: no copy
@@ -82,38 +135,18 @@ class PrefixDecoder:
     """
 
     def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
-        self._core = _DecoderCore(session, manifest, table)
+        super().__init__(session, manifest, table, dtype)
         shape = (manifest.context_len, manifest.num_kv_heads, manifest.head_dim)
-        self._buffers = {name: np.empty(shape, dtype) for name in _cache_names(manifest)}
-        self._row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
-        self._dtype = dtype
+        self._buffers = {name: np.empty(shape, dtype) for name in self._cache_names}
 
-    @property
-    def context_len(self) -> int:
-        """The most tokens that fit the cache."""
-        return self._core.context_len
-
-    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array]) -> Logits:
-        """See `Decoder`."""
-        self._core.begin(routing)
-        return self._run(embeds)
-
-    def step(self, token_id: int) -> Logits:
-        """See `Decoder`."""
-        return self._run(self._core.embed(token_id))
-
-    def _run(self, embeds: FloatArray) -> Logits:
-        past, count = self._core.advance(len(embeds))
-        binding = self._core.bind(embeds, past)
+    def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
         for name, buffer in self._buffers.items():
-            start = buffer.ctypes.data
-            row = buffer.shape[1:]
+            start, row = buffer.ctypes.data, buffer.shape[1:]
             binding.bind_input(f"past_{name}", "cpu", 0, self._dtype.type, (past, *row), start)
-            binding.bind_output(f"new_{name}", "cpu", 0, self._dtype.type, (count, *row), start + past * self._row_bytes)
-        return self._core.run(binding)
+            binding.bind_output(f"new_{name}", "cpu", 0, self._dtype.type, (count, *row), start + past * buffer.strides[0])
 
 
-class ScatterDecoder:
+class ScatterDecoder(_OrtDecoder):
     """The opset-24 cache: [1, K, C, E] per layer and part, updated in place by TensorScatter.
 
     The buffer is input and output at one address. Attention computes over the whole of it, so it grows in buckets: it
@@ -121,34 +154,16 @@ class ScatterDecoder:
     """
 
     def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
-        self._core = _DecoderCore(session, manifest, table)
-        self._manifest, self._dtype = manifest, dtype
+        super().__init__(session, manifest, table, dtype)
         self._buffers: dict[str, FloatArray] = {}
         self._reserve(min(_FIRST_BUCKET, manifest.context_len), keep=0)
 
-    @property
-    def context_len(self) -> int:
-        """The most tokens that fit the cache."""
-        return self._core.context_len
-
-    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array]) -> Logits:
-        """See `Decoder`."""
-        self._core.begin(routing)
-        return self._run(embeds)
-
-    def step(self, token_id: int) -> Logits:
-        """See `Decoder`."""
-        return self._run(self._core.embed(token_id))
-
-    def _run(self, embeds: FloatArray) -> Logits:
-        past, count = self._core.advance(len(embeds))
+    def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
         self._reserve(past + count, keep=past)
-        binding = self._core.bind(embeds, past)
         for name, buffer in self._buffers.items():
             place = ("cpu", 0, self._dtype.type, buffer.shape, buffer.ctypes.data)
             binding.bind_input(f"past_{name}", *place)
             binding.bind_output(f"new_{name}", *place)
-        return self._core.run(binding)
 
     def _reserve(self, length: int, *, keep: int) -> None:
         """Makes room for `length` tokens, keeping the first `keep`. New room is zeroed: masked values must be finite."""
@@ -160,59 +175,11 @@ class ScatterDecoder:
             capacity *= 2
         capacity = min(capacity, self._manifest.context_len)
         shape = (1, self._manifest.num_kv_heads, capacity, self._manifest.head_dim)
-        for name in _cache_names(self._manifest):
+        for name in self._cache_names:
             grown = np.zeros(shape, self._dtype)
             if keep:
                 grown[:, :, :keep] = self._buffers[name][:, :, :keep]
             self._buffers[name] = grown
-
-
-class _DecoderCore:
-    """What both caches share: length, routing, embedding lookup and the bindings that are not the cache."""
-
-    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable) -> None:
-        self._session, self._table = session.session, table
-        self.context_len = manifest.context_len
-        self._logits = np.empty(manifest.vocab_size, np.float32)
-        self._routing: dict[str, Array] = {}
-        self._length = 0
-
-    def begin(self, routing: Mapping[str, Array]) -> None:
-        self._routing = {name: np.ascontiguousarray(array) for name, array in routing.items()}
-        self._length = 0
-
-    def embed(self, token_id: int) -> FloatArray:
-        return self._table.lookup(np.array([token_id]))
-
-    def advance(self, count: int) -> tuple[int, int]:
-        """Counts tokens in; returns how many were there and how many came."""
-        past = self._length
-        if past + count > self.context_len:
-            raise ContextOverflowError(
-                f"{past + count} tokens do not fit the context of {self.context_len}: use fewer cameras or tiles, "
-                f"or export again with --context-len {past + count}"
-            )
-        self._length += count
-        return past, count
-
-    def bind(self, embeds: FloatArray, past: int) -> ort.IOBinding:
-        binding = self._session.io_binding()
-        positions = np.arange(past, past + len(embeds), dtype=np.int64)
-        inputs = {"embeds": np.ascontiguousarray(embeds), "positions": positions, **self._routing}
-        try:
-            for name, array in inputs.items():
-                binding.bind_cpu_input(name, array)
-        except Exception as error:
-            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
-        binding.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
-        return binding
-
-    def run(self, binding: ort.IOBinding) -> Logits:
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:
-            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
-        return self._logits.copy()
 
 
 def open_decoder(bundle: Bundle, table: EmbeddingTable, *, threads: int = 0) -> PrefixDecoder | ScatterDecoder:
@@ -229,10 +196,6 @@ def open_decoder(bundle: Bundle, table: EmbeddingTable, *, threads: int = 0) -> 
     if manifest.decoder.cache == "prefix":
         return PrefixDecoder(session, manifest.decoder, table, dtype)
     return ScatterDecoder(session, manifest.decoder, table, dtype)
-
-
-def _cache_names(manifest: DecoderManifest) -> list[str]:
-    return [f"{part}.{i}" for part in ("key", "value") for i in range(manifest.num_layers)]
 
 
 def _first_line(error: Exception) -> str:

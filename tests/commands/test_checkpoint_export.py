@@ -1,9 +1,10 @@
 """`leo-edge checkpoint` and `leo-edge export`: what is written is complete, standard, the same each time and no one's path."""
 
+import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -157,10 +158,11 @@ class TestBundle:
                     continue
                 info = ExternalDataInfo(tensor)
                 assert info.location == f"{name}.onnx.data"
-                assert info.offset % (PAGE_BYTES if info.length >= LARGE_BYTES else LINE_BYTES) == 0, tensor.name
-                places.append((info.offset, info.offset + info.length))
+                offset, length = info.offset or 0, info.length or 0
+                assert offset % (PAGE_BYTES if length >= LARGE_BYTES else LINE_BYTES) == 0, tensor.name
+                places.append((offset, offset + length))
             places.sort()
-            assert all(end <= start for (_, end), (start, _) in zip(places, places[1:], strict=False)), name
+            assert all(end <= start for (_, end), (start, _) in itertools.pairwise(places)), name
             assert places[-1][1] == (bundle.directory / f"{name}.onnx.data").stat().st_size, name
 
     @every_bundle
@@ -196,14 +198,13 @@ class TestBundle:
         assert [path.name for path in tmp_path.iterdir()] == ["plain"]
 
 
-def full_size(preset: str, wanted: Callable[[Stage], bool]) -> Stage:
-    options = StageOptions(torch.float16, context_len=2048, fused=False)
-    return next(stage for stage in build_stages(parse_config(PRESETS[preset]), options) if wanted(stage))
+def full_size_stages(preset: str) -> Iterator[Stage]:
+    return build_stages(parse_config(PRESETS[preset]), StageOptions(torch.float16, context_len=2048, fused=False))
 
 
 @pytest.mark.parametrize(("preset", "name"), [("leo-7b", "fuse"), ("leo-mini-8b", "router")])
 def test_tracing_a_full_size_stage_touches_no_weight(preset: str, name: str) -> None:
-    stage = full_size(preset, lambda stage: stage.name == name)
+    stage = next(stage for stage in full_size_stages(preset) if stage.name == name)
     traced = trace(stage, 20)
     assert sum(parameter.numel() for parameter in stage.module.parameters()) > 50_000_000
     assert {parameter.device.type for parameter in stage.module.parameters()} == {"meta"}
@@ -213,6 +214,5 @@ def test_tracing_a_full_size_stage_touches_no_weight(preset: str, name: str) -> 
 
 @pytest.mark.parametrize("preset", ["leo-7b", "leo-mini-8b"])
 def test_a_full_size_model_is_built_without_memory_for_its_weights(preset: str) -> None:
-    options = StageOptions(torch.float16, context_len=2048, fused=False)
-    for stage in build_stages(parse_config(PRESETS[preset]), options):
+    for stage in full_size_stages(preset):
         assert {parameter.device.type for parameter in stage.module.parameters()} == {"meta"}, stage.name

@@ -83,6 +83,7 @@ LLAMA3_ROPE: Json = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+DYNAMIC_ROPE: Json = {"rope_type": "dynamic", "rope_theta": 1000000.0, "factor": 2.0}
 # InternLM2 is a Llama but for its names, and for q, k and v in one matrix; transformers has no class for it.
 LLMS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "InternLM2ForCausalLM": (LlamaConfig, LlamaForCausalLM),
@@ -253,14 +254,14 @@ def randomize(module: M, generator: torch.Generator) -> M:
 def draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draws one tensor: biases around 0, norms and layer scales around 1, matrices that keep their input's size.
 
-    Attention is twice as sharp, so that answers vary; a larger embedding, tied to the head, would repeat each token.
+    A language model's attention is twice as sharp, so that answers vary; a larger embedding, tied to the head, would repeat each token.
     """
     noise = torch.randn(shape, generator=generator)
     if len(shape) == 1:
         return 0.1 * noise + (0.0 if name.endswith("bias") else 1.0)
     if "embed_tokens" in name:
         return 0.2 * noise
-    gain = 2.0 if "self_attn" in name else 1.0
+    gain = 2.0 if name.startswith("model.layers.") and "self_attn" in name else 1.0
     return gain * noise / math.sqrt(math.prod(shape[1:])) if name.endswith("weight") else 0.5 * noise
 
 

@@ -34,6 +34,7 @@ from leo_edge.runtime.pipeline import AskOptions, open_pipeline
 from leo_edge.runtime.tiles import TilingConfig
 from leo_edge.runtime.tokens import VisualTokens
 from tests.export.checkpoints import (
+    DYNAMIC_ROPE,
     LLAMA3_ROPE,
     TILE_PX,
     Json,
@@ -73,7 +74,7 @@ LEO_CASES: dict[str, tuple[str, Json]] = {
         "Phi3ForCausalLM",
         {"sliding_window": 120, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.75}},
     ),
-    "internlm2": ("InternLM2ForCausalLM", {}),
+    "internlm2": ("InternLM2ForCausalLM", {"rope_parameters": DYNAMIC_ROPE}),
 }
 LEO_RUNS = [(name, opset) for name in ("llama", "qwen2", "phi3") for opset in (20, 24)] + [("internlm2", 20)]
 

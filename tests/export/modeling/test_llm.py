@@ -17,14 +17,13 @@ from leo_edge.export.llm_config import LlmConfig
 from leo_edge.export.llm_layout import embedding_recipe, llm_recipes
 from leo_edge.export.modeling.llm import Cache, Llm
 from leo_edge.export.weights import load_module
-from tests.export.checkpoints import LLAMA3_ROPE, Json, TensorDict, Tensors, build_llm, llm_config, llm_tensors
+from tests.export.checkpoints import DYNAMIC_ROPE, LLAMA3_ROPE, Json, TensorDict, Tensors, build_llm, llm_config, llm_tensors
 
 Float32 = npt.NDArray[np.float32]
 TOLERANCE = 2e-4
 NUM_TOKENS, CONTEXT_LEN = 24, 32
 FORMS = {"plain": False, "fused": True}
 PARTIAL_ROPE: Json = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
-DYNAMIC_ROPE: Json = {"rope_type": "dynamic", "rope_theta": 1000000.0, "factor": 2.0}
 
 CASES: dict[str, tuple[str, Json]] = {
     "llama": ("LlamaForCausalLM", {"rope_parameters": LLAMA3_ROPE}),
