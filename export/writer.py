@@ -1,13 +1,15 @@
-"""Writing a bundle's files tensor by tensor: at no time is more than one weight in memory."""
+"""Writing a bundle's files tensor by tensor: at no time are more than three weights in memory: read, made, written."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,7 @@ _TORCH_TYPES = {
     ir.DataType.FLOAT16: torch.float16,
     ir.DataType.INT64: torch.int64,
 }
+T = TypeVar("T")
 OnBytes = Callable[[int], object]
 
 
@@ -68,22 +71,19 @@ def write_graph(graph: TracedGraph, reader: TensorReader, directory: Path, name:
         CheckpointError: a weight cannot be read, or does not fit the float type.
     """
     data_name, specs = f"{name}.onnx.data", {}
+    initializers = graph.model.graph.initializers
+    makers = [
+        partial(_typed_array, key, recipe, reader, _torch_type(initializers[key])) for key, recipe in graph.recipes.items()
+    ]
     with HashedFile(directory / data_name) as data:
-        for key, recipe in graph.recipes.items():
-            value = graph.model.graph.initializers[key]
-            array = _typed_array(key, recipe, reader, _torch_type(value))
+        for key, array in zip(graph.recipes, _one_ahead(makers), strict=True):
             data.pad(_PAGE_BYTES if array.nbytes >= _LARGE_BYTES else _LINE_BYTES)
             offset = data.size_bytes
             data.write(array.reshape(-1).view(np.uint8).data)
             on_bytes(array.nbytes)
-            value.const_value = ir.ExternalTensor(
-                data_name,
-                offset,
-                array.nbytes,
-                ir.DataType.from_numpy(array.dtype),
-                shape=ir.Shape(array.shape),
-                name=key,
-                base_dir=directory,
+            dtype = ir.DataType.from_numpy(array.dtype)
+            initializers[key].const_value = ir.ExternalTensor(
+                data_name, offset, array.nbytes, dtype, shape=ir.Shape(array.shape), name=key, base_dir=directory
             )
         specs[data_name] = data.spec()
     ir.save(graph.model, directory / f"{name}.onnx")
@@ -130,6 +130,18 @@ def _typed_array(name: str, recipe: Recipe, reader: TensorReader, dtype: torch.d
             raise CheckpointError(f"{where} reaches {tensor.abs().max():.3g}, beyond float16's 65504: use --float fp32")
         raise CheckpointError(f"{where} holds numbers that are not finite: the checkpoint is broken")
     return typed.numpy()
+
+
+def _one_ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Yields what each maker makes, one being made while the one before is used: reading overlaps with hashing and writing."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead: Future[T] | None = None
+        for maker in makers:
+            ready, ahead = ahead, pool.submit(maker)
+            if ready is not None:
+                yield ready.result()
+        if ahead is not None:
+            yield ahead.result()
 
 
 def _torch_type(value: ir.Value) -> torch.dtype:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from leo_edge import __version__
-from leo_edge.commands import checkpoint, demo, export, inspect, run, verify
+from leo_edge.commands import checkpoint, demo, export, inspect_bundle, run, verify
 from leo_edge.runtime.errors import LeoEdgeError
 
 
@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "checkpoint": (checkpoint, "write a checkpoint with random weights"),
     "export": (export, "turn a checkpoint into a bundle"),
     "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),
-    "inspect": (inspect, "say what is in a bundle, and what it costs"),
+    "inspect": (inspect_bundle, "say what is in a bundle, and what it costs"),
     "run": (run, "answer questions about camera images"),
     "demo": (demo, "checkpoint, bundle and answers in one go"),
 }

@@ -19,7 +19,6 @@ from tests.conftest import CommandLine, MadeOnce
 Json = dict[str, Any]
 
 NORM = "language_model.model.norm.weight"
-SHARD = "model-00002-of-00004.safetensors"
 
 
 @pytest.fixture
@@ -29,9 +28,14 @@ def checkpoint(tmp_path: Path, tiny_checkpoints: MadeOnce) -> Path:
 
 @pytest.fixture
 def sharded(tmp_path: Path) -> Path:
-    write_random_checkpoint("leo-tiny", tmp_path / "checkpoint", shard_bytes=1_400_000)
-    assert (tmp_path / "checkpoint" / SHARD).is_file()
+    write_random_checkpoint("leo-tiny", tmp_path / "checkpoint", shard_bytes=1_000_000)
     return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def shard(sharded: Path) -> Path:
+    """One shard of several."""
+    return sorted(sharded.glob("*.safetensors"))[1]
 
 
 @pytest.fixture
@@ -52,18 +56,25 @@ def edit_tensors(checkpoint: Path, change: Callable[[dict[str, Tensor]], object]
 
 
 class TestWeights:
-    def test_truncated_shard(self, sharded: Path, export_error: Callable[..., str]) -> None:
-        content = (sharded / SHARD).read_bytes()
-        (sharded / SHARD).write_bytes(content[: len(content) // 2])
-        assert re.search(rf"{SHARD} is truncated or no safetensors file \(.+\): copy it again$", export_error(sharded))
+    def test_truncated_shard(self, sharded: Path, shard: Path, export_error: Callable[..., str]) -> None:
+        content = shard.read_bytes()
+        shard.write_bytes(content[: len(content) // 2])
+        expected = rf"{shard.name} is truncated or no safetensors file \(.+\): copy it again$"
+        assert re.search(expected, export_error(sharded))
 
-    def test_missing_shard(self, sharded: Path, export_error: Callable[..., str]) -> None:
-        (sharded / SHARD).unlink()
-        assert f"names {SHARD}, which is not in {sharded}: copy the missing shard" in export_error(sharded)
+    def test_missing_shard(self, sharded: Path, shard: Path, export_error: Callable[..., str]) -> None:
+        shard.unlink()
+        assert f"names {shard.name}, which is not in {sharded}: copy the missing shard" in export_error(sharded)
 
-    def test_index_that_names_a_file_outside(self, sharded: Path, export_error: Callable[..., str]) -> None:
-        (sharded / SHARD).rename(sharded.parent / "outside.safetensors")
-        edit(sharded / INDEX_NAME, lambda raw: raw["weight_map"].update({NORM: "../outside.safetensors"}))
+    def test_index_that_names_a_file_outside(self, sharded: Path, shard: Path, export_error: Callable[..., str]) -> None:
+        """The file is there, and holds what is wanted."""
+        shard.rename(sharded.parent / "outside.safetensors")
+
+        def redirect(raw: Json) -> None:
+            weight_map = raw["weight_map"].items()
+            raw["weight_map"] = {key: "../outside.safetensors" if name == shard.name else name for key, name in weight_map}
+
+        edit(sharded / INDEX_NAME, redirect)
         assert "names '../outside.safetensors': expected a .safetensors file in " in export_error(sharded)
 
     def test_missing_tensor(self, checkpoint: Path, export_error: Callable[..., str]) -> None:

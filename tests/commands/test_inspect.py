@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leo_edge.commands import inspect
+from leo_edge.commands import inspect_bundle as inspect
 from leo_edge.export.cost import Workload, bundle_costs
 from leo_edge.export.exporter import ExportOptions, export_bundle
 from leo_edge.export.random_checkpoint import write_random_checkpoint

@@ -56,8 +56,6 @@ SYSTEM = (
     "You are LEO, a multimodal large language model developed by Waterloo WISE lab. You are a helpful and harmless AI assistant"
 )
 MINI_SYSTEM = "You drive."
-# With this seed no token of the answer ends it.
-MINI_SEED = 2
 # The opset-24 cache grows where it is full, at this length among others.
 BUCKET = 512
 QUESTION = "Is the pedestrian on the left about to cross, and if so, what should you do?"
@@ -242,7 +240,7 @@ def leo_of(name: str, seed: int = 0) -> LeoModel:
     return build_leo(architecture, seed=seed, **settings)
 
 
-def mini_of(seed: int = MINI_SEED, top_k: int = 2) -> LeoMiniModel:
+def mini_of(seed: int = 0, top_k: int = 2) -> LeoMiniModel:
     model = build_leo_mini(seed=seed, top_k=top_k)
     model.config["system_message"] = MINI_SYSTEM
     return model
@@ -313,6 +311,7 @@ def test_leo_visual_embeddings_are_those_composed_by_hand(leo: tuple[str, Deploy
 def test_leo_logits_and_greedy_tokens_are_those_composed_by_hand(leo: tuple[str, Deployed]) -> None:
     name, deployed = leo
     reference = leo_reference(name, deployed.tokenizer)
+    assert len(deployed.answer.token_ids) == NUM_STEPS  # seed 0 is one with which no stop token comes sooner
     assert deployed.answer.token_ids == reference.token_ids
     assert max_error(deployed.logits, reference.logits) < TOLERANCE
     assert len(set(reference.token_ids)) > NUM_STEPS // 4
@@ -339,12 +338,13 @@ def test_another_composition_of_leo_does_not_pass(leo: tuple[str, Deployed], wro
 
 def test_leo_mini_logits_and_greedy_tokens_are_those_composed_by_hand(mini: Deployed) -> None:
     reference = mini_reference(mini.tokenizer)
+    assert len(mini.answer.token_ids) == NUM_STEPS
     assert mini.answer.token_ids == reference.token_ids
     assert max_error(mini.logits, reference.logits) < TOLERANCE
     assert len(set(reference.token_ids)) > NUM_STEPS // 4
 
 
-@pytest.mark.parametrize("wrong", [{"seed": MINI_SEED + 1}, {"top_k": 1}], ids=str)
+@pytest.mark.parametrize("wrong", [{"seed": 1}, {"top_k": 1}], ids=str)
 def test_another_leo_mini_checkpoint_does_not_pass(mini: Deployed, wrong: dict[str, int]) -> None:
     other = first_logits(*mini_prepared(mini_of(**wrong), mini.tokenizer))
     assert max_error(mini.logits[0], other) > 0.01
