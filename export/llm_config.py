@@ -103,7 +103,7 @@ class LlmConfig:
             num_heads=num_heads,
             num_kv_heads=int(raw.get("num_key_value_heads") or num_heads),
             head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // num_heads),
-            rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+            rms_norm_eps=float(raw["rms_norm_eps"]),
             max_position_embeddings=int(raw["max_position_embeddings"]),
             rope=_parse_rope(raw),
             windows=_parse_windows(architecture, raw, num_layers),
@@ -126,6 +126,8 @@ def _parse_rope(raw: Mapping[str, Any]) -> RopeConfig:
     for name in ("partial_rotary_factor", "original_max_position_embeddings"):
         if raw.get(name) is not None:
             parameters.setdefault(name, raw[name])
+    if kind == "longrope" and "original_max_position_embeddings" not in parameters:
+        raise CheckpointError("llm_config has longrope, but no original_max_position_embeddings: add the pretraining length")
     if kind not in ROPE_TYPES:
         raise CheckpointError(f"unknown rope_type {kind!r} in llm_config: expected one of {', '.join(ROPE_TYPES)}")
     return RopeConfig(theta, kind, parameters)

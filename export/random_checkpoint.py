@@ -40,6 +40,8 @@ def write_random_checkpoint(preset: str, directory: Path, *, seed: int = 0, shar
 
 def write_config_checkpoint(raw: dict[str, Any], directory: Path, *, seed: int = 0, shard_bytes: int = SHARD_BYTES) -> None:
     """Writes a random checkpoint of any config."""
+    if seed < 0:
+        raise CheckpointError(f"seed must be 0 or more, got {seed}")
     config = parse_config(raw)
     dtype: torch.dtype = getattr(torch, raw.get("torch_dtype", "float32"))
     shapes = expected_tensors(config)

@@ -11,6 +11,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from leo_edge.export.llm_config import LlmConfig
 from leo_edge.export.weights import Recipe, constant
+from leo_edge.runtime.errors import CheckpointError
 
 
 class Rope(nn.Module):
@@ -25,9 +26,15 @@ class Rope(nn.Module):
 
     def __init__(self, config: LlmConfig, context_len: int) -> None:
         super().__init__()
-        self.table, self.scaling = _frequencies(config, context_len)  # [rotary_dim / 2]
+        try:
+            self.table, self.scaling = _frequencies(config, context_len)  # [rotary_dim / 2]
+            self.dynamic_factor = float(config.rope.parameters["factor"]) if config.rope.kind == "dynamic" else None
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"llm_config's parameters of {config.rope.kind} RoPE are missing or of the wrong form ({error}): "
+                f"got {dict(config.rope.parameters)}"
+            ) from None
         self.rotary_dim = 2 * len(self.table)
-        self.dynamic_factor = float(config.rope.parameters["factor"]) if config.rope.kind == "dynamic" else None
         self.theta = config.rope.theta
         self.max_positions = config.max_position_embeddings
         self.register_buffer("inv_freq", torch.empty(len(self.table)), persistent=False)

@@ -42,6 +42,7 @@ def _table(report: Report) -> str:
         )
     first = report.stages[0]
     lines += [
+        f"embedding table: {'equal' if report.embedding_equal else 'MISS: not the checkpoint'}",
         f"greedy tokens: {report.tokens_equal} of {report.num_steps} equal, {report.tokens_tied} tied within the error",
         f"limits: relative error {first.max_relative_error:g}, cosine {first.min_cosine:g}; "
         "other weights (another seed in the reference) must stay below that cosine",

@@ -254,7 +254,8 @@ def randomize(module: M, generator: torch.Generator) -> M:
 def draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draws one tensor: biases around 0, norms and layer scales around 1, matrices that keep their input's size.
 
-    A language model's attention is twice as sharp, so that answers vary; a larger embedding, tied to the head, would repeat each token.
+    A language model's attention is twice as sharp, so that answers vary. Larger embeddings would, tied to the head, make
+    each token repeat itself.
     """
     noise = torch.randn(shape, generator=generator)
     if len(shape) == 1:
