@@ -8,9 +8,12 @@ from pathlib import Path
 
 from leo_edge.commands.progress import say
 from leo_edge.commands.report import latency_table
+from leo_edge.runtime.errors import LeoEdgeError
 from leo_edge.runtime.frames import FrameSet
 
 PRESET = "leo-mini-tiny"
+# Says that the checkpoint and the bundle beside it are the demo's own.
+_MARKER = ".leo-edge-demo"
 QUESTIONS = ("What is ahead of the vehicle?", "Is it safe to change to the left lane?", "What should the vehicle do next?")
 
 
@@ -29,14 +32,13 @@ def run(args: argparse.Namespace) -> int:
     from leo_edge.export.random_checkpoint import write_random_checkpoint
     from leo_edge.runtime.pipeline import open_pipeline
 
+    frame_set, source = _frames(args)
     checkpoint, bundle = args.out / "checkpoint", args.out / "bundle"
-    for directory in (checkpoint, bundle):
-        shutil.rmtree(directory, ignore_errors=True)  # the demo's own, of its last run
+    _clear(args.out, (checkpoint, bundle))
     say(f"writing a random-weight {PRESET} checkpoint to {checkpoint}")
     write_random_checkpoint(PRESET, checkpoint)
     say(f"exporting it to {bundle}")
     export_bundle(checkpoint, bundle, ExportOptions(), say)
-    frame_set, source = _frames(args)
     pipeline = open_pipeline(bundle)
     pipeline.ask(pipeline.encode(frame_set), QUESTIONS[0])  # warm-up
     tokens = pipeline.encode(frame_set)
@@ -49,6 +51,18 @@ def run(args: argparse.Namespace) -> int:
     prompt, context = answers[0].num_prompt_tokens, pipeline.decoder.context_len
     print(f"\nprompt {prompt} of {context} tokens, {answers[0].num_visual_tokens} of them visual; bundle in {bundle}")
     return 0
+
+
+def _clear(out: Path, directories: tuple[Path, ...]) -> None:
+    """Removes what the demo's last run wrote to `out`, and nothing else."""
+    marker = out / _MARKER
+    foreign = [directory for directory in directories if directory.exists() and not marker.exists()]
+    if foreign:
+        raise LeoEdgeError(f"{foreign[0]} is there already and not of the demo: choose another --out")
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    marker.touch()
 
 
 def _frames(args: argparse.Namespace) -> tuple[FrameSet, str]:
