@@ -113,10 +113,11 @@ def _parse_leo(raw: Mapping[str, Any]) -> LeoConfig:
             raise CheckpointError(f"config.json has {name} = {raw[name]}: merge the LoRA adapter into the weights first")
     internvit = _expert(_get(raw, "vision_config_1", dict), "internvit", "internvit", _get(raw, "select_layer", int, -1))
     sam = _expert(_get(raw, "vision_config_2", dict), "sam", "sam", -1)
+    side = internvit.settings.get("image_size")
     return LeoConfig(
         experts=(internvit, sam),
         llm=LlmConfig.parse(_get(raw, "llm_config", dict)),
-        tiling=_tiling(raw, default_px=int(internvit.settings.get("image_size", 448))),
+        tiling=_tiling(raw, default_px=side if isinstance(side, int) else 448),
         template=_get(raw, "template", str, "internlm2-chat"),
         system_message=_get(raw, "system_message", str, LEO_SYSTEM_MESSAGE),
         downsample_ratio=_get(raw, "downsample_ratio", float, 0.5),

@@ -78,10 +78,11 @@ class LlmConfig:
         Raises:
             CheckpointError: a field is missing, or the architecture or rope type is not known.
         """
-        architecture = (raw.get("architectures") or [None])[0]
+        named = raw.get("architectures")
+        architecture = named[0] if isinstance(named, list) and named else None
         if architecture not in ARCHITECTURES:
             raise CheckpointError(
-                f"unknown llm_config.architectures[0] {architecture!r}: expected one of {', '.join(ARCHITECTURES)}"
+                f"unknown llm_config.architectures {named!r}: expected one of {', '.join(ARCHITECTURES)}"
             )
         try:
             return cls._from_fields(architecture, raw, mmoe)
@@ -92,19 +93,19 @@ class LlmConfig:
 
     @classmethod
     def _from_fields(cls, architecture: str, raw: Mapping[str, Any], mmoe: MMoEConfig | None) -> LlmConfig:
-        num_heads, num_layers = int(raw["num_attention_heads"]), int(raw["num_hidden_layers"])
+        num_heads, num_layers = _size(raw, "num_attention_heads"), _size(raw, "num_hidden_layers")
         bias = bool(raw.get("attention_bias", raw.get("bias", False)))
         return cls(
             architecture=architecture,
-            vocab_size=int(raw["vocab_size"]),
-            hidden_size=int(raw["hidden_size"]),
-            intermediate_size=int(raw["intermediate_size"]),
+            vocab_size=_size(raw, "vocab_size"),
+            hidden_size=_size(raw, "hidden_size"),
+            intermediate_size=_size(raw, "intermediate_size"),
             num_layers=num_layers,
             num_heads=num_heads,
-            num_kv_heads=int(raw.get("num_key_value_heads") or num_heads),
-            head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // num_heads),
-            rms_norm_eps=float(raw["rms_norm_eps"]),
-            max_position_embeddings=int(raw["max_position_embeddings"]),
+            num_kv_heads=_size(raw, "num_key_value_heads", num_heads),
+            head_dim=_size(raw, "head_dim", raw["hidden_size"] // num_heads),
+            rms_norm_eps=_number(raw, "rms_norm_eps"),
+            max_position_embeddings=_size(raw, "max_position_embeddings"),
             rope=_parse_rope(raw),
             windows=_parse_windows(architecture, raw, num_layers),
             activation=str(raw.get("hidden_act", "silu")),
@@ -114,6 +115,30 @@ class LlmConfig:
             tied=bool(raw.get("tie_word_embeddings", False)),
             mmoe=mmoe,
         )
+
+
+def _size(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """Returns a size; null and, with a default, absent fields take the default.
+
+    Raises:
+        CheckpointError: it is no whole number of at least 1.
+    """
+    value = default if raw.get(name) is None and default is not None else raw[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(f"llm_config.{name} in config.json must be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def _number(raw: Mapping[str, Any], name: str) -> float:
+    """Returns a number above 0.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    value = raw[name]
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        raise CheckpointError(f"llm_config.{name} in config.json must be a number above 0, got {value!r}")
+    return float(value)
 
 
 def _parse_rope(raw: Mapping[str, Any]) -> RopeConfig:
@@ -144,4 +169,6 @@ def _parse_windows(architecture: str, raw: Mapping[str, Any], num_layers: int) -
         return (None,) * num_layers
     first = int(raw.get("max_window_layers", 28))
     kinds = raw.get("layer_types") or ["sliding_attention" if i >= first else "full_attention" for i in range(num_layers)]
+    if len(kinds) != num_layers:
+        raise CheckpointError(f"llm_config.layer_types in config.json has {len(kinds)} entries for {num_layers} layers")
     return tuple(int(window) if kind == "sliding_attention" else None for kind in kinds)

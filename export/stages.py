@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from leo_edge.export.config import LeoConfig, LeoMiniConfig, ModelConfig
 from leo_edge.export.llm_config import LlmConfig
 from leo_edge.export.llm_layout import embedding_recipe, llm_recipes, router_recipes
-from leo_edge.export.modeling.experts import build_expert
-from leo_edge.export.modeling.experts.base import ExpertSpec, TileEncoder
+from leo_edge.export.modeling.experts import build_encoder
+from leo_edge.export.modeling.experts.base import ExpertSpec
 from leo_edge.export.modeling.fusion import LeoFusion, LeoMiniFusion
 from leo_edge.export.modeling.llm import Llm
 from leo_edge.export.modeling.mmoe import RouterContext
@@ -93,17 +93,16 @@ def build_stages(config: ModelConfig, options: StageOptions) -> Iterator[Stage]:
     Raises:
         CheckpointError: the config does not make a model.
     """
-    specs = []
+    specs, tile_px = [], config.tiling.tile_px
     for index, expert_config in enumerate(config.experts):
         with torch.device("meta"):
-            expert = build_expert(expert_config)
-            tile_px = config.tiling.tile_px
-            encoder = TileEncoder(expert, tile_px, expert_config.resample, fold=options.fold, dtype=options.dtype)
+            encoder = build_encoder(expert_config, tile_px, fold=options.fold, dtype=options.dtype)
         prefix, original = _expert_prefix(config, index, expert_config.name)
         recipes = encoder.recipes(prefix, original_names=original)
-        specs.append(expert.spec)
+        spec = encoder.expert.spec
+        specs.append(spec)
         tiles = Port("tiles", ("T", tile_px, tile_px, 3), torch.uint8)
-        tokens = Port("tokens", ("T", expert.spec.num_tokens, expert.spec.width), options.dtype)
+        tokens = Port("tokens", ("T", spec.num_tokens, spec.width), options.dtype)
         yield Stage(f"vision.{expert_config.name}", _typed(encoder, options.dtype), recipes, (tiles,), (tokens,))
     yield _fuse_stage(config, specs, options)
     if config.llm.mmoe is not None:

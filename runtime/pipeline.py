@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -43,7 +44,7 @@ class AskOptions:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if "" in self.stop_strings:
             raise ValueError("a stop string must not be empty: it would end every answer")
-        if self.deadline_ms is not None and self.deadline_ms <= 0:
+        if self.deadline_ms is not None and not 0 < self.deadline_ms < math.inf:
             raise ValueError(f"deadline_ms must be above 0, got {self.deadline_ms}")
 
 
@@ -202,6 +203,8 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
     """
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    if threads < 0:
+        raise BackendError(f"threads must be 0 (the engine's own choice) or more, got {threads}")
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
     table = EmbeddingTable(opened.path(manifest.embedding))

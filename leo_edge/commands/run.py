@@ -91,7 +91,7 @@ def _frame_set(args: argparse.Namespace) -> FrameSet:
         drives = NuScenesDrives(args.nuscenes, args.version)
         frame_set = drives.frame_set(drives.sample_at(args.scene, args.sample), args.cameras)
     if frame_set.missing:
-        given, missing = ", ".join(frame_set.channels), ", ".join(frame_set.missing)
+        given, missing = " ".join(frame_set.channels), ", ".join(frame_set.missing)
         raise FrameError(f"missing cameras {missing}: give their images, or name those you have with --cameras {given}")
     return frame_set
 

@@ -120,7 +120,7 @@ class TestConfig:
             (lambda raw: raw.update(model_type="llava"), "unknown model_type 'llava' in config.json: expected 'hybrid_chat'"),
             (
                 lambda raw: raw["llm_config"].update(architectures=["MistralForCausalLM"]),
-                "unknown llm_config.architectures[0] 'MistralForCausalLM': expected one of InternLM2ForCausalLM, ",
+                "unknown llm_config.architectures ['MistralForCausalLM']: expected one of InternLM2ForCausalLM, ",
             ),
             (
                 lambda raw: raw["llm_config"].update(rope_scaling={"type": "mrope"}),

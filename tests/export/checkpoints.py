@@ -64,6 +64,7 @@ SAM: Json = {
 }
 CLIP: Json = VIT | {"num_hidden_layers": 3, "patch_size": 16, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"}
 LLM: Json = {
+    "rms_norm_eps": 1e-6,
     "vocab_size": VOCAB_SIZE,
     "hidden_size": 64,
     "num_hidden_layers": 2,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
 from leo_edge.export.config import ExpertConfig
-from leo_edge.export.modeling.experts.base import VisionExpert
+from leo_edge.export.modeling.experts.base import TileEncoder, VisionExpert
 from leo_edge.export.modeling.experts.clip import ClipExpert
 from leo_edge.export.modeling.experts.internvit import InternVitExpert
 from leo_edge.export.modeling.experts.sam import SamExpert
@@ -29,7 +35,25 @@ def build_expert(config: ExpertConfig) -> VisionExpert:
     """
     if config.kind not in KINDS:
         raise CheckpointError(f"unknown vision expert {config.kind!r} in config.json: expected one of {', '.join(KINDS)}")
-    try:
+    with _settings_of(config):
         return KINDS[config.kind](config)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+
+
+def build_encoder(config: ExpertConfig, tile_px: int, *, fold: bool, dtype: torch.dtype) -> TileEncoder:
+    """Builds an expert with its preprocessing on the current device.
+
+    Raises:
+        CheckpointError: the kind is unknown, or its settings do not make a model or do not fit the tiles.
+    """
+    expert = build_expert(config)
+    with _settings_of(config):
+        return TileEncoder(expert, tile_px, config.resample, fold=fold, dtype=dtype)
+
+
+@contextmanager
+def _settings_of(config: ExpertConfig) -> Iterator[None]:
+    """Turns what transformers and torch make of impossible settings into our error."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, StrictDataclassError) as error:
         raise CheckpointError(f"the settings of vision expert {config.name} do not make a model: {error}") from error
