@@ -126,9 +126,7 @@ def ignored_tensors(config: ModelConfig) -> frozenset[str]:
 
 def default_context_len(config: ModelConfig) -> int:
     """Room for six cameras at their most tiles, and text; never more than the language model knows positions."""
-    fuse = fuse_manifest(config)
-    tiles = config.tiling.max_tiles + (config.tiling.use_thumbnail and config.tiling.max_tiles > 1)
-    per_camera = fuse.num_tokens * (tiles if fuse.unit == "tile" else 1)
+    per_camera = fuse_manifest(config).most_tokens(config.tiling)
     return min(len(NUSCENES_CAMERAS) * per_camera + _TEXT_TOKENS, config.llm.max_position_embeddings)
 
 

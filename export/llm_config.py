@@ -81,9 +81,7 @@ class LlmConfig:
         named = raw.get("architectures")
         architecture = named[0] if isinstance(named, list) and named else None
         if architecture not in ARCHITECTURES:
-            raise CheckpointError(
-                f"unknown llm_config.architectures {named!r}: expected one of {', '.join(ARCHITECTURES)}"
-            )
+            raise CheckpointError(f"unknown llm_config.architectures {named!r}: expected one of {', '.join(ARCHITECTURES)}")
         try:
             return cls._from_fields(architecture, raw, mmoe)
         except KeyError as error:

@@ -72,6 +72,13 @@ class FuseManifest:
         if self.unit not in ("tile", "image"):
             raise ValueError(f"unit must be 'tile' or 'image', got {self.unit!r}")
 
+    def most_tokens(self, tiling: TilingConfig) -> int:
+        """Returns the most visual embeddings that one camera can take in a prompt."""
+        if self.unit == "image":
+            return self.num_tokens
+        thumbnail = 1 if tiling.use_thumbnail and tiling.max_tiles > 1 else 0
+        return self.num_tokens * (tiling.max_tiles + thumbnail)
+
 
 @dataclass(frozen=True)
 class PromptManifest:
@@ -142,14 +149,6 @@ class BundleManifest:
         absent = sorted(set(wanted + ["router"] * self.decoder.routed) - set(self.graphs))
         if absent:
             raise ValueError(f"no graph named {', '.join(absent)}")
-
-    @property
-    def tokens_per_camera(self) -> int:
-        """The most visual embeddings that one camera can take in a prompt."""
-        if self.fuse.unit == "image":
-            return self.fuse.num_tokens
-        thumbnail = 1 if self.tiling.use_thumbnail and self.tiling.max_tiles > 1 else 0
-        return self.fuse.num_tokens * (self.tiling.max_tiles + thumbnail)
 
     def to_json(self) -> str:
         """Returns the text of bundle.json."""

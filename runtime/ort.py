@@ -193,9 +193,13 @@ def open_decoder(bundle: Bundle, table: EmbeddingTable, *, threads: int = 0) -> 
     spec = manifest.graphs["llm"]
     session = OrtSession(bundle.path(spec.file), spec, threads=threads)
     dtype = np.dtype(manifest.float_type)
-    if manifest.decoder.cache == "prefix":
-        return PrefixDecoder(session, manifest.decoder, table, dtype)
-    return ScatterDecoder(session, manifest.decoder, table, dtype)
+    kind = PrefixDecoder if manifest.decoder.cache == "prefix" else ScatterDecoder
+    try:
+        return kind(session, manifest.decoder, table, dtype)
+    except (MemoryError, ValueError) as error:  # numpy's words for too large an array
+        raise BackendError(
+            f"no memory for the cache of {manifest.decoder.context_len} tokens ({error}): export with a smaller --context-len"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from leo_edge.runtime.decode import Decoded, DecodeLimits, check_context, decode
 from leo_edge.runtime.embedding import EmbeddingTable
 from leo_edge.runtime.errors import BackendError, BundleError
 from leo_edge.runtime.frames import FrameSet
+from leo_edge.runtime.manifest import BundleManifest
 from leo_edge.runtime.prompt import Prompt, build_prompt
 from leo_edge.runtime.sampling import Sampler, Sampling
 from leo_edge.runtime.spans import SpanRecorder
@@ -207,6 +208,7 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
         raise BackendError(f"threads must be 0 (the engine's own choice) or more, got {threads}")
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
+    _check_sizes(manifest)
     table = EmbeddingTable(opened.path(manifest.embedding))
     wanted = (manifest.decoder.vocab_size, manifest.decoder.hidden_size)
     if table.shape != wanted:
@@ -219,6 +221,31 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
     decoder = ort.open_decoder(opened, table, threads=threads)
     tokenizer = Tokenizer(opened.path(manifest.tokenizer))
     return Pipeline(opened, ort.describe_backend(), tokenizer, table, sessions, decoder)
+
+
+def _check_sizes(manifest: BundleManifest) -> None:
+    """Checks that the manifest's sizes are those of its graphs, whose own shapes the sessions check.
+
+    Raises:
+        BundleError: they are not.
+    """
+    decoder, px = manifest.decoder, manifest.tiling.tile_px
+    past: tuple[int | str, ...] = ("P", decoder.num_kv_heads, decoder.head_dim)
+    if decoder.cache == "scatter":
+        past = (1, decoder.num_kv_heads, "C", decoder.head_dim)
+    wanted: dict[tuple[str, str], tuple[int | str, ...]]
+    wanted = {("llm", "embeds"): ("S", decoder.hidden_size), ("llm", "logits"): (decoder.vocab_size,)}
+    wanted |= {("llm", f"past_{part}.{i}"): past for part in ("key", "value") for i in range(decoder.num_layers)}
+    for expert in manifest.experts:
+        wanted[f"vision.{expert.name}", "tiles"] = ("T", px, px, 3)
+        wanted[f"vision.{expert.name}", "tokens"] = ("T", expert.num_tokens, expert.width)
+    lead = "I" if manifest.fuse.unit == "image" else "T"
+    wanted["fuse", "visual_embeds"] = (lead, manifest.fuse.num_tokens, decoder.hidden_size)
+    for (name, port), shape in wanted.items():
+        graph = manifest.graphs[name]
+        found = {spec.name: spec.shape for spec in (*graph.inputs, *graph.outputs)}.get(port)
+        if found != shape:
+            raise BundleError(f"graph {name} has {port} of shape {found}, the manifest's sizes say {shape}: export again")
 
 
 def _split_cameras(batch: TileBatch, tokens: dict[str, FloatArray]) -> Iterator[CameraTokens]:

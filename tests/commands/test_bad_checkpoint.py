@@ -157,6 +157,13 @@ class TestConfig:
         edit(checkpoint / "config.json", change)
         assert expected in export_error(checkpoint)
 
+    def test_context_beyond_the_positions_that_the_model_knows(
+        self, tmp_path: Path, tiny_checkpoints: MadeOnce, export_error: Callable[..., str]
+    ) -> None:
+        """Llama's RoPE does not stretch, unless its config says how."""
+        checkpoint = shutil.copytree(tiny_checkpoints["leo-mini-tiny"], tmp_path / "checkpoint")
+        assert "4096" in export_error(checkpoint, "--context-len", "4097")
+
     def test_unknown_vision_expert(self, tmp_path: Path, tiny_checkpoints: MadeOnce, export_error: Callable[..., str]) -> None:
         checkpoint = shutil.copytree(tiny_checkpoints["leo-mini-tiny"], tmp_path / "checkpoint")
         edit(checkpoint / "config.json", lambda raw: raw["vision_configs"][0].update(model_type="eva02"))

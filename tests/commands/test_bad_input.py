@@ -138,6 +138,23 @@ class TestBundle:
         edit(bundle / MANIFEST_NAME, swap)
         assert "llm.onnx does not fit the manifest: their number differs" in run_error(bundle, images)
 
+    @pytest.mark.parametrize(
+        ("section", "field", "value"),
+        [
+            ("fuse", "num_tokens", 3),
+            ("tiling", "tile_px", 56),
+            ("decoder", "num_layers", 1),
+            ("decoder", "head_dim", -1),
+            ("decoder", "context_len", 0),
+        ],
+    )
+    def test_manifest_that_contradicts_its_graphs(
+        self, bundle: Path, images: list[str], run_error: Callable[..., str], section: str, field: str, value: int
+    ) -> None:
+        """The hashes cover all files but the manifest itself."""
+        edit(bundle / MANIFEST_NAME, lambda raw: raw[section].update({field: value}))
+        assert run_error(bundle, images)
+
     @pytest.mark.parametrize("command", ["run", "verify", "inspect"])
     def test_no_bundle(self, error_line: CommandLine, tmp_path: Path, images: list[str], command: str) -> None:
         arguments: dict[str, list[object]] = {"run": [*QUESTION, "--images", *images], "verify": [tmp_path], "inspect": []}
@@ -206,6 +223,7 @@ class TestQuestion:
             ("  ", "the question is empty: ask something"),
             ("<image> what is this?", "the question has 1 <image> marks for 6 cameras: write one per camera, or none"),
             ("what is <IMG_CONTEXT>?", "the question holds <IMG_CONTEXT>, which "),
+            ("wh\udcfft?", "the question"),
         ],
     )
     def test_that_is_none(

@@ -175,6 +175,10 @@ class TestChoices:
         assert (first["token_ids"], first["text"]) == (again["token_ids"], again["text"])
         assert first["token_ids"] != other["token_ids"]
 
+    def test_hardly_any_temperature_is_none(self, answers: Callable[..., list[Json]]) -> None:
+        (cold,), (greedy,) = answers("--question", AHEAD, "--temperature", "1e-320"), answers("--question", AHEAD)
+        assert cold["token_ids"] == greedy["token_ids"]
+
     def test_a_deadline_ends_the_answer_and_is_marked_as_missed(self, answers: Callable[..., list[Json]]) -> None:
         (late,) = answers("--question", AHEAD, "--deadline-ms", "0.001")
         assert (late["finish"], late["deadline_met"], len(late["token_ids"])) == ("deadline", False, 1)

@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -296,7 +295,7 @@ class TestGraphs:
             parse_manifest(edited(("decoder", "routed"), True))
 
 
-class TestTokensPerCamera:
+class TestFuse:
     @pytest.mark.parametrize(
         ("unit", "tiling", "tokens"),
         [
@@ -308,4 +307,4 @@ class TestTokensPerCamera:
     )
     def test_counts_the_most_that_a_camera_can_take(self, unit: str, tiling: TilingConfig, tokens: int) -> None:
         fuse = FuseManifest(unit, num_tokens=512, uses_text=False)
-        assert replace(small_manifest(), fuse=fuse, tiling=tiling).tokens_per_camera == tokens
+        assert fuse.most_tokens(tiling) == tokens
