@@ -84,7 +84,7 @@ def export_bundle(checkpoint_dir: Path, bundle_dir: Path, options: ExportOptions
     checkpoint.require(expected_tensors(config), ignored=ignored_tensors(config))
     tokenizer = Tokenizer(checkpoint.tokenizer_path)
     prompt = resolve_prompt(config, checkpoint, tokenizer)
-    context_len = options.context_len or default_context_len(config)
+    context_len = _context_len(config, options.context_len)
     dtype = FLOAT_TYPES[options.float_type]
     stage_options = StageOptions(dtype, context_len, fused=options.opset == OPSET_FUSED)
     with new_directory(bundle_dir) as directory:
@@ -128,6 +128,16 @@ def default_context_len(config: ModelConfig) -> int:
     """Room for six cameras at their most tiles, and text; never more than the language model knows positions."""
     per_camera = fuse_manifest(config).most_tokens(config.tiling)
     return min(len(NUSCENES_CAMERAS) * per_camera + _TEXT_TOKENS, config.llm.max_position_embeddings)
+
+
+def _context_len(config: ModelConfig, wanted: int | None) -> int:
+    """Returns the context to export for. Only dynamic RoPE stretches beyond the positions that the model was made for."""
+    most = config.llm.max_position_embeddings
+    if wanted is not None and wanted > most and config.llm.rope.kind != "dynamic":
+        raise CheckpointError(
+            f"--context-len {wanted} is beyond the {most} positions that the language model knows: take fewer"
+        )
+    return wanted or default_context_len(config)
 
 
 def resolve_prompt(config: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> PromptManifest:

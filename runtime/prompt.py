@@ -78,8 +78,10 @@ def write_user_turn(question: str, channels: Sequence[str], camera_line: str) ->
     A question that places its own `<image>` marks keeps them, one per camera in the same order.
 
     Raises:
-        PromptError: the question is empty, or has another number of marks than there are cameras.
+        PromptError: the question is empty, is no text, or has another number of marks than there are cameras.
     """
+    if not question.isascii() and question.encode(errors="ignore").decode() != question:
+        raise PromptError("the question holds bytes that are no characters: write it in UTF-8")
     if not question.replace(IMAGE_MARK, "").strip():
         raise PromptError("the question is empty: ask something")
     marks = question.count(IMAGE_MARK)

@@ -41,8 +41,8 @@ class Sampler:
             raise BackendError(f"logits are not finite ({logits[best]} for token {best}): export with --float fp32")
         if self._sampling.temperature == 0:
             return best
-        scaled = logits.astype(np.float64) / self._sampling.temperature
-        weights = np.exp(scaled - scaled.max())
+        with np.errstate(over="ignore"):  # hardly any temperature makes -inf of all but the likeliest, as it should
+            weights = np.exp((logits.astype(np.float64) - float(logits[best])) / self._sampling.temperature)
         order = np.argsort(-weights, kind="stable")
         mass = np.cumsum(weights[order] / weights.sum())
         kept = order[: int(np.searchsorted(mass, self._sampling.top_p)) + 1]  # the token that crosses top_p stays in

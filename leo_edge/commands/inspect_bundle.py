@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leo_edge.runtime.bundle import Bundle, open_bundle
+from leo_edge.commands.progress import open_with_progress
+from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS
 from leo_edge.runtime.manifest import GraphSpec, TensorSpec
@@ -61,17 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from tqdm import tqdm
-
     if args.cameras < 1:
         raise LeoEdgeError(f"--cameras must be at least 1, got {args.cameras}")
-    with tqdm(unit="B", unit_scale=True, desc="verifying", leave=False, disable=None) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        bundle = open_bundle(args.bundle, on_bytes=advance)
-    inspection = inspect_bundle(bundle, args.cameras)
+    inspection = inspect_bundle(open_with_progress(args.bundle), args.cameras)
     print(json.dumps(_json(inspection), indent=1, ensure_ascii=False) if args.json else _text(inspection))
     return 0
 

@@ -33,6 +33,7 @@ LLM: Json = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 12,
+    "rms_norm_eps": 1e-6,
     "max_position_embeddings": 32,
 }
 MMOE: Json = {"num_experts": 4, "rank": 3, "lora_alpha": 4.5, "router_hidden_size": 10}
