@@ -89,6 +89,10 @@ class LeoMiniConfig:
     image_tokens: tuple[str, str, str] = ("", "<IMG_CONTEXT>", "")
     camera_line: str = CAMERA_LINE
 
+    def __post_init__(self) -> None:
+        if self.projector_hidden_size is not None and self.projector_hidden_size < 1:
+            raise CheckpointError(f"projector_hidden_size in config.json must be at least 1, got {self.projector_hidden_size}")
+
 
 ModelConfig = LeoConfig | LeoMiniConfig
 

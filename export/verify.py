@@ -153,7 +153,11 @@ class _Samples:
     def prompt(self) -> Array:
         """Returns a prompt's embeddings [S, D]: text, visual tokens, text; cut where the context ends."""
         text, visual = self.arrays["text_embeds"], self.arrays["visual_embeds"]
-        room = self.pipeline.decoder.context_len - NUM_STEPS - len(text)
+        context_len = self.pipeline.decoder.context_len
+        room = context_len - NUM_STEPS - len(text)
+        if room < 1:
+            least = NUM_STEPS + len(text) + 1
+            raise LeoEdgeError(f"a context of {context_len} tokens is too short to verify: export with {least} or more")
         half = len(text) // 2
         return np.concatenate([text[:half], visual[:room], text[half:]])
 

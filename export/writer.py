@@ -124,7 +124,7 @@ def _typed_array(name: str, recipe: Recipe, reader: TensorReader, dtype: torch.d
     """Makes a weight and puts it in the graph's type, refusing what that type cannot hold."""
     tensor = recipe.build(reader)
     typed = tensor.to(dtype).contiguous()
-    if dtype == torch.float16 and not all(math.isfinite(bound) for bound in torch.aminmax(typed)):
+    if typed.is_floating_point() and not all(math.isfinite(bound) for bound in torch.aminmax(typed)):
         where = ", ".join(source.key for source in recipe.sources) or name
         if bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{where} reaches {tensor.abs().max():.3g}, beyond float16's 65504: use --float fp32")

@@ -172,7 +172,7 @@ class Llm(nn.Module):
         length = keys.shape[2] if self.fused else keys.shape[0] + positions.shape[0]
         slots = torch.arange(length, device=positions.device)[None, :]
         masks = {}
-        for window in set(self.config.windows):
+        for window in dict.fromkeys(self.config.windows):
             seen = slots <= positions[:, None]
             if window is not None:
                 seen = seen & (slots > positions[:, None] - window)

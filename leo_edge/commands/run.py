@@ -54,7 +54,11 @@ def run(args: argparse.Namespace) -> int:
     for question in args.question:
         if not args.json:
             print(f"Q: {question}\nA: ", end="", flush=True)
-        answers.append(pipeline.ask(tokens, question, options, on_text=_ignore if args.json else _print_piece))
+        try:
+            answers.append(pipeline.ask(tokens, question, options, on_text=_ignore if args.json else _print_piece))
+        except LeoEdgeError:
+            print(end="" if args.json else "\n", flush=True)  # the error's line begins on its own
+            raise
         if not args.json:
             print(f"\n   ({_summary(answers[-1])})")
     if args.json:
