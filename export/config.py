@@ -57,6 +57,8 @@ class LeoConfig:
     def __post_init__(self) -> None:
         if self.ps_version not in ("v1", "v2"):
             raise CheckpointError(f"ps_version must be 'v1' or 'v2', got {self.ps_version!r}")
+        if self.downsample_ratio2 < 1:
+            raise CheckpointError(f"downsample_ratio2 must be at least 1, got {self.downsample_ratio2}")
         if self.downsample_ratio <= 0 or (1 / self.downsample_ratio) % 1:
             raise CheckpointError(f"downsample_ratio must be one over a whole number, got {self.downsample_ratio}")
 

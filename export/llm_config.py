@@ -68,6 +68,8 @@ class LlmConfig:
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise CheckpointError(f"{self.num_heads} attention heads do not divide into {self.num_kv_heads} KV heads")
+        if self.mlp_bias and self.architecture == "Phi3ForCausalLM":
+            raise CheckpointError("llm_config has mlp_bias, which Phi-3 does not have: correct the config")
         if self.activation not in ACTIVATIONS:
             raise CheckpointError(f"unknown hidden_act {self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
 

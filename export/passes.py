@@ -23,6 +23,7 @@ def clean(model: ir.Model, recipes: Recipes) -> Recipes:
     kept = dict(recipes)
     while _gemms_to_matmuls(graph) or _move_into_recipes(graph, kept, num_inputs):
         pass
+    _read_bytes_in_casts_only(graph)
     weights = list(graph.inputs[num_inputs:])
     del graph.inputs[num_inputs:]
     for value in weights:
@@ -30,6 +31,16 @@ def clean(model: ir.Model, recipes: Recipes) -> Recipes:
             graph.initializers[value.name or ""] = value
     _strip(graph)
     return {name: kept[name] for name in graph.initializers if name in kept}
+
+
+def _read_bytes_in_casts_only(graph: ir.Graph) -> None:
+    """Lets a Shape of a byte input read the input's Cast, which has the same shape: TensorRT takes bytes in Cast alone."""
+    for value in [value for value in graph.inputs if value.dtype == ir.DataType.UINT8]:
+        casts = [node for node in value.consumers() if node.op_type == "Cast"]
+        for node in value.consumers():
+            if node.op_type == "Shape":
+                node.replace_input_with(0, casts[0].outputs[0])
+    graph.sort()
 
 
 def _gemms_to_matmuls(graph: ir.Graph) -> bool:

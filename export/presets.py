@@ -122,7 +122,7 @@ _LEO_MINI: Json = {
 }
 _CLIP: Json = {"name": "clip", "model_type": "clip_vision_model"}
 _SAM: Json = {"name": "sam", "model_type": "sam_vision_model"}
-_INTERNVIT: Json = {"name": "internvit", "model_type": "internvl_vision"}
+_INTERNVIT: Json = {"name": "internvit", "model_type": "intern_vit_6b"}
 
 PRESETS: dict[str, Json] = {
     "leo-tiny": _LEO

@@ -9,6 +9,7 @@ S new tokens, P past tokens, C cache capacity, V_all visual tokens of the prompt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from leo_edge.export.modeling.fusion import LeoFusion, LeoMiniFusion
 from leo_edge.export.modeling.llm import Llm
 from leo_edge.export.modeling.mmoe import RouterContext
 from leo_edge.export.weights import Recipe, Recipes, Shape, own_names, sources_of
+from leo_edge.runtime.errors import CheckpointError
 
 Dim = int | str
 OPSET_PLAIN, OPSET_FUSED = 20, 24
@@ -141,7 +143,7 @@ def _fuse_stage(config: ModelConfig, specs: list[ExpertSpec], options: StageOpti
     if isinstance(config, LeoConfig):
         with torch.device("meta"):
             module = LeoFusion(config, (widths[0], widths[1]))
-        num_tokens = 2 * specs[0].num_tokens // module.ratios[0] ** 2
+        num_tokens = 2 * _num_interleaved(specs, module.ratios)
         output = Port("visual_embeds", ("T", num_tokens, hidden), options.dtype)
         return Stage("fuse", _typed(module, options.dtype), own_names(module, ""), tuple(inputs), (output,))
     with torch.device("meta"):
@@ -150,6 +152,22 @@ def _fuse_stage(config: ModelConfig, specs: list[ExpertSpec], options: StageOpti
     text = Port("text_embeds", ("L", hidden), options.dtype)
     recipes = {f"fusion.{name}": recipe for name, recipe in own_names(module.fusion, "").items()}
     return Stage("fuse", _typed(module, options.dtype), recipes, (*inputs, text), (output,))
+
+
+def _num_interleaved(specs: list[ExpertSpec], ratios: tuple[int, int]) -> int:
+    """Returns how many tokens each of LEO's experts gives after its pixel unshuffle.
+
+    Raises:
+        CheckpointError: a map does not divide, or the two experts' numbers differ.
+    """
+    sides = [math.isqrt(spec.num_tokens) for spec in specs]
+    counts = [(side // ratio) ** 2 for side, ratio in zip(sides, ratios, strict=True)]
+    if any(side % ratio for side, ratio in zip(sides, ratios, strict=True)) or counts[0] != counts[1]:
+        raise CheckpointError(
+            f"maps of {sides[0]} and {sides[1]} tokens a side, unshuffled by {ratios[0]} and {ratios[1]}, do not interleave: "
+            "correct image_size, patch_size, downsample_ratio or downsample_ratio2 in config.json"
+        )
+    return counts[0]
 
 
 def _fuse_dims(config: ModelConfig, specs: list[ExpertSpec]) -> Iterator[tuple[Any, ExpertSpec, Dim, Dim]]:

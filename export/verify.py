@@ -60,7 +60,7 @@ class Comparison:
     @property
     def passed(self) -> bool:
         """Whether the stage is within the limits and the control outside."""
-        return self.close and not self.control_cosine >= self.min_cosine
+        return self.close and self.control_cosine < self.min_cosine  # false too where the control is not a number
 
     @property
     def close(self) -> bool:

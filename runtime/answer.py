@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leo_edge.runtime.decode import Finish
-from leo_edge.runtime.spans import Span
+from leo_edge.runtime.spans import Span, spans_to_json
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,10 @@ class Answer:
     Stamps and ages are on the data's clock, spans on `time.perf_counter_ns`. `age_ms` is, per camera, how old its frame was
     at the moment that was asked about: `stamp_ns` unless `ask` was told another.
 
-    Latency: `first_token_ms` from the question to the first token, `per_token_ms` the mean of the following ones (None if
-    there were none).
+    `spans` are the question's stages, `encode_spans` those of the frame set, which its other answers share.
+
+    Latency: `first_token_ms` from the question to the first token, be it a stop token; `per_token_ms` the mean of the following
+    ones (None if there were none).
     """
 
     question: str
@@ -32,15 +34,15 @@ class Answer:
     num_prompt_tokens: int
     num_visual_tokens: int
     deadline_met: bool | None
-    first_token_ms: float | None
+    first_token_ms: float
     per_token_ms: float | None
     spans: tuple[Span, ...]
     bundle_id: str
     backend: str
+    encode_spans: tuple[Span, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the answer as JSON values; spans start at 0."""
-        start_ns = min((span.start_ns for span in self.spans), default=0)
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return values | {
             "finish": self.finish.value,
@@ -48,8 +50,6 @@ class Answer:
             "missing": list(self.missing),
             "camera_stamps_ns": dict(self.camera_stamps_ns),
             "age_ms": dict(self.age_ms),
-            "spans": [
-                {"name": span.name, "start_ms": (span.start_ns - start_ns) / 1e6, "duration_ms": span.duration_ms}
-                for span in self.spans
-            ],
+            "spans": spans_to_json(self.spans),
+            "encode_spans": spans_to_json(self.encode_spans),
         }

@@ -27,12 +27,16 @@ class Finish(str, Enum):
 
 @dataclass(frozen=True)
 class Decoded:
-    """An answer's tokens and text. `token_ns[i]` is when token i was known, on the loop's clock."""
+    """An answer's tokens and text. `token_ns[i]` is when token i was known, on the recorder's clock.
+
+    `first_ns` is when the first token was known, a stop token included.
+    """
 
     token_ids: tuple[int, ...]
     text: str
     finish: Finish
     token_ns: tuple[int, ...]
+    first_ns: int
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,9 @@ def decode(
     token_ns: list[int] = []
     finish: Finish | None = None
     with recorder.measure("decode"):
+        token_id = sampler.pick(logits)
+        first_ns = recorder.clock()
         while finish is None:
-            token_id = sampler.pick(logits)
             if token_id in limits.stop_ids:
                 finish = Finish.STOP_TOKEN
                 break
@@ -80,9 +85,9 @@ def decode(
             on_text(stream.push(token_id))
             finish = _finish(stream, len(token_ids), limits, recorder.clock)
             if finish is None:
-                logits = decoder.step(token_id)
+                token_id = sampler.pick(decoder.step(token_id))
         on_text(stream.finish())
-    return Decoded(tuple(token_ids), stream.text, finish, tuple(token_ns))
+    return Decoded(tuple(token_ids), stream.text, finish, tuple(token_ns), first_ns)
 
 
 def _finish(stream: TextStream, num_tokens: int, limits: DecodeLimits, clock: Clock) -> Finish | None:

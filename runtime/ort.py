@@ -26,6 +26,7 @@ _ORT_TYPES = {
     "int64": "tensor(int64)",
 }
 _FIRST_BUCKET = 256
+_PREFILL_ROWS = 512
 
 
 def describe_backend() -> str:
@@ -95,7 +96,11 @@ class _OrtDecoder(ABC):
         """See `Decoder`."""
         self._routing = {name: np.ascontiguousarray(array) for name, array in routing.items()}
         self._length = 0
-        return self._run(embeds)
+        self._forget()
+        # Piece by piece: attention's scores take rows x context, which for a whole prompt of many cameras is gigabytes.
+        for start in range(0, len(embeds), _PREFILL_ROWS):
+            logits = self._run(embeds[start : start + _PREFILL_ROWS])
+        return logits
 
     def step(self, token_id: int) -> Logits:
         """See `Decoder`."""
@@ -123,6 +128,10 @@ class _OrtDecoder(ABC):
         return self._logits.copy()
 
     @abstractmethod
+    def _forget(self) -> None:
+        """Prepares the cache for another prompt."""
+
+    @abstractmethod
     def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
         """Binds `past` tokens as input and the place of `count` new ones as output, for every layer's keys and values."""
 
@@ -138,6 +147,9 @@ class PrefixDecoder(_OrtDecoder):
         super().__init__(session, manifest, table, dtype)
         shape = (manifest.context_len, manifest.num_kv_heads, manifest.head_dim)
         self._buffers = {name: np.empty(shape, dtype) for name in self._cache_names}
+
+    def _forget(self) -> None:
+        """Does nothing: rows behind the past are not bound."""
 
     def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
         for name, buffer in self._buffers.items():
@@ -164,6 +176,11 @@ class ScatterDecoder(_OrtDecoder):
             place = ("cpu", 0, self._dtype.type, buffer.shape, buffer.ctypes.data)
             binding.bind_input(f"past_{name}", *place)
             binding.bind_output(f"new_{name}", *place)
+
+    def _forget(self) -> None:
+        """Zeroes what another prompt left: behind a shorter one it is masked, but not if it is not finite."""
+        for buffer in self._buffers.values():
+            buffer.fill(0)
 
     def _reserve(self, length: int, *, keep: int) -> None:
         """Makes room for `length` tokens, keeping the first `keep`. New room is zeroed: masked values must be finite."""

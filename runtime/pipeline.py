@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from leo_edge.runtime import ort
 from leo_edge.runtime.answer import Answer
 from leo_edge.runtime.backend import Array, Decoder, FloatArray, Session
 from leo_edge.runtime.bundle import Bundle, open_bundle
@@ -143,9 +142,10 @@ class Pipeline:
             num_prompt_tokens=len(prompt.token_ids),
             num_visual_tokens=sum(length for _, length in prompt.image_spans),
             deadline_met=deadline_met,
-            first_token_ms=(times[0] - asked_ns) / 1e6 if times else None,
+            first_token_ms=(decoded.first_ns - asked_ns) / 1e6,
             per_token_ms=(times[-1] - times[0]) / (len(times) - 1) / 1e6 if len(times) > 1 else None,
             spans=tuple(recorder.spans),
+            encode_spans=tokens.spans,
             bundle_id=self.bundle.id,
             backend=self.backend,
         )
@@ -158,10 +158,10 @@ class Pipeline:
         self, embeds: FloatArray, prompt: Prompt, tokens: VisualTokens, recorder: SpanRecorder
     ) -> dict[str, Array]:
         """Writes the visual embeddings into `embeds` [S, D] and returns the language model's routing inputs."""
-        text = self.table.lookup(np.array(prompt.question_ids))
-        with recorder.measure("fuse"):
-            visual = [camera.fused for camera in tokens.cameras if camera.fused is not None]
-            if len(visual) != len(tokens.cameras):
+        text = self.table.lookup(np.array(prompt.question_ids, np.int64))
+        visual = [camera.fused for camera in tokens.cameras if camera.fused is not None]
+        if len(visual) != len(tokens.cameras):
+            with recorder.measure("fuse"):
                 visual = self._fuse(list(tokens.cameras), text)
         for (start, length), camera_embeds in zip(prompt.image_spans, visual, strict=True):
             embeds[start : start + length] = camera_embeds
@@ -202,6 +202,8 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
         BundleError: the bundle is not whole.
         BackendError: the engine is unknown or refuses a graph.
     """
+    from leo_edge.runtime import ort  # a vehicle may carry another engine
+
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
     if threads < 0:

@@ -119,4 +119,6 @@ def build_prompt(question: str, images: Sequence[tuple[str, int]], manifest: Pro
             f"the prompt shows {len(spans)} of {len(images)} cameras: no {manifest.image_context} in the tokenizer"
         )
     question_ids = tokenizer.encode(question.replace(IMAGE_MARK, ""), special=False)
+    if not question_ids:
+        raise PromptError("the tokenizer makes nothing of the question: ask it in the model's language")
     return Prompt(tuple(token_ids), tuple(spans), tuple(question_ids))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,3 +39,11 @@ class SpanRecorder:
             yield
         finally:
             self.spans.append(Span(name, start_ns, self.clock()))
+
+
+def spans_to_json(spans: Sequence[Span]) -> list[dict[str, object]]:
+    """Returns spans as JSON values, in milliseconds from the first one's start."""
+    start_ns = min((span.start_ns for span in spans), default=0)
+    return [
+        {"name": span.name, "start_ms": (span.start_ns - start_ns) / 1e6, "duration_ms": span.duration_ms} for span in spans
+    ]

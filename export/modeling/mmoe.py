@@ -64,5 +64,11 @@ class RouterContext(nn.Module):
 
     def forward(self, visual_embeds: Tensor, text_embeds: Tensor) -> Tensor:
         """visual_embeds [M, D], text_embeds [T, D] -> router_context [N, R]."""
-        context = self.visual(visual_embeds.mean(dim=0)) + self.text(text_embeds.mean(dim=0))
+        visual, text = (_mean(embeds) for embeds in (visual_embeds, text_embeds))
+        context = self.visual(visual) + self.text(text)
         return context.reshape(self.num_layers, -1)
+
+
+def _mean(embeds: Tensor) -> Tensor:
+    """Mean over tokens [N, D] -> [D], in float32: FP16 cannot hold a sum over thousands."""
+    return embeds.to(torch.float32).mean(dim=0).to(embeds.dtype)

@@ -12,6 +12,7 @@ from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.commands.report import latency_table
 from leo_edge.runtime.errors import FrameError, LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, FrameSet, load_frame
+from leo_edge.runtime.spans import spans_to_json
 
 if TYPE_CHECKING:
     from leo_edge.runtime.answer import Answer
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--nuscenes", type=Path, metavar="ROOT", help="a nuScenes dataset, with --scene")
     parser.add_argument("--version", metavar="V", help="of the dataset, such as v1.0-mini (default: the only one there)")
     parser.add_argument("--scene", metavar="NAME", help="name of a scene, such as scene-0061")
-    parser.add_argument("--sample", type=int, default=0, metavar="N", help="keyframe of the scene, from 0 (default 0)")
+    parser.add_argument("--sample", type=int, metavar="N", help="keyframe of the scene, from 0 (default 0)")
     parser.add_argument(
         "--cameras", nargs="+", default=list(NUSCENES_CAMERAS), metavar="CAMERA", help="cameras to use, in prompt order"
     )
@@ -83,8 +84,8 @@ def _ask_options(args: argparse.Namespace) -> AskOptions:
 def _frame_set(args: argparse.Namespace) -> FrameSet:
     """Reads the cameras' images; every camera that was asked for must be there."""
     if args.nuscenes is None:
-        if args.scene is not None or args.version is not None:
-            raise LeoEdgeError("--scene and --version go with --nuscenes, not with --images")
+        if any(value is not None for value in (args.scene, args.sample, args.version)):
+            raise LeoEdgeError("--scene, --sample and --version go with --nuscenes, not with --images")
         frames = [load_frame(*_split(entry)) for entry in args.images]
         frame_set = FrameSet.of(frames, expected_channels=args.cameras)
     else:
@@ -93,7 +94,7 @@ def _frame_set(args: argparse.Namespace) -> FrameSet:
         if args.scene is None:
             raise LeoEdgeError("--nuscenes needs --scene NAME: say which drive")
         drives = NuScenesDrives(args.nuscenes, args.version)
-        frame_set = drives.frame_set(drives.sample_at(args.scene, args.sample), args.cameras)
+        frame_set = drives.frame_set(drives.sample_at(args.scene, args.sample or 0), args.cameras)
     if frame_set.missing:
         given, missing = " ".join(frame_set.channels), ", ".join(frame_set.missing)
         raise FrameError(f"missing cameras {missing}: give their images, or name those you have with --cameras {given}")
@@ -108,23 +109,16 @@ def _split(entry: str) -> tuple[str, Path]:
 
 
 def _report(frame_set: FrameSet, tokens: VisualTokens, answers: list[Answer]) -> dict[str, object]:
-    start_ns = tokens.spans[0].start_ns
-    encode = [
-        {"name": span.name, "start_ms": (span.start_ns - start_ns) / 1e6, "duration_ms": span.duration_ms}
-        for span in tokens.spans
-    ]
     return {
         "cameras": list(frame_set.channels),
         "stamp_ns": frame_set.stamp_ns,
-        "encode_spans": encode,
+        "encode_spans": spans_to_json(tokens.spans),
         "answers": [answer.to_json() for answer in answers],
     }
 
 
 def _summary(answer: Answer) -> str:
-    parts = [f"{len(answer.token_ids)} tokens, {answer.finish.value}"]
-    if answer.first_token_ms is not None:
-        parts.append(f"first after {answer.first_token_ms:.1f} ms")
+    parts = [f"{len(answer.token_ids)} tokens, {answer.finish.value}", f"first after {answer.first_token_ms:.1f} ms"]
     if answer.per_token_ms is not None:
         parts.append(f"then {answer.per_token_ms:.2f} ms each")
     if answer.deadline_met is not None:

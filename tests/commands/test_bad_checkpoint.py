@@ -149,6 +149,9 @@ class TestConfig:
             (lambda raw: raw["vision_config_1"].update(image_size=3), "cannot resize 112 to 3 pixels"),
             (lambda raw: raw["vision_config_2"].update(num_attention_heads=0), "sam"),
             (lambda raw: raw["vision_config_2"].update(patch_size=[16]), "sam"),
+            (lambda raw: raw.update(downsample_ratio2=2), "do not interleave"),
+            (lambda raw: raw.update(downsample_ratio=0.25), "do not interleave"),
+            (lambda raw: raw.update(downsample_ratio2=0), "downsample_ratio2 must be at least 1"),
         ],
     )
     def test_sizes_that_make_no_model(

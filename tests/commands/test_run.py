@@ -94,7 +94,7 @@ class TestJson:
     @pytest.mark.parametrize(
         ("preset", "encode", "ask"),
         [
-            ("leo-tiny", ["tiles", "vision.internvit", "vision.sam", "fuse"], ["prompt", "fuse", "prefill", "decode"]),
+            ("leo-tiny", ["tiles", "vision.internvit", "vision.sam", "fuse"], ["prompt", "prefill", "decode"]),
             (
                 "leo-mini-tiny",
                 ["tiles", "vision.clip", "vision.sam"],

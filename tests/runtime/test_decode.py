@@ -108,8 +108,10 @@ class TestFinish:
         assert decoded.text == "Yes."
 
     def test_a_stop_token_at_once_gives_an_empty_answer(self, tokenizer: Tokenizer) -> None:
-        decoded = ScriptedAnswer(tokenizer, "").run()
-        assert decoded == Decoded((), "", Finish.STOP_TOKEN, ())
+        session = ScriptedAnswer(tokenizer, "")
+        decoded = session.run()
+        assert decoded == Decoded((), "", Finish.STOP_TOKEN, (), first_ns=decoded.first_ns)
+        assert decoded.first_ns >= session.recorder.spans[0].end_ns
 
     def test_a_stop_string_ends_the_answer_before_itself(self, tokenizer: Tokenizer) -> None:
         session = ScriptedAnswer(tokenizer, "Yes.\n\nQuestion: why?")

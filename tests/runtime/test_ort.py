@@ -365,6 +365,13 @@ class TestBuckets:
     def test_a_small_context_is_the_only_bucket(self, open_llm: Open) -> None:
         assert self.capacity(open_llm("scatter", context_len=8)) == 8
 
+    def test_a_prompt_that_overflowed_does_not_spoil_the_next(self, open_llm: Open) -> None:
+        """Masked values must be finite: nothing times NaN is NaN."""
+        decoder = open_llm("scatter", context_len=600)
+        decoder.prefill(np.full_like(prompt(20), np.nan), bias(0))
+        np.testing.assert_array_equal(decoder.prefill(prompt(3), bias(0)), expected(prompt(3)))
+        assert all(np.isfinite(buffer).all() for buffer in decoder._buffers.values())
+
     def test_new_room_is_finite(self, open_llm: Open) -> None:
         decoder = open_llm("scatter", context_len=600)
         decoder.prefill(prompt(300), bias(0))

@@ -90,7 +90,7 @@ class TileEncoder(nn.Module):
             self.register_buffer("shift", torch.empty(3, 1, 1), persistent=False)
 
     def forward(self, tiles: Tensor) -> Tensor:
-        pixels = tiles.permute(0, 3, 1, 2).to(torch.float32)
+        pixels = tiles.to(torch.float32).permute(0, 3, 1, 2)  # cast at once: TensorRT takes bytes in no other operator
         if self.resample is not None:
             pixels = self.resample(pixels)
         if not self.fold:

@@ -30,12 +30,16 @@ _LAYER = {
 }
 
 
+# Kinds whose settings have the names and defaults of LEO's published configs; others have transformers'.
+LEO_KINDS = ("internvit", "intern_vit_6b")
+
+
 class InternVitExpert(VisionExpert):
     """Patch tokens of the selected hidden state, without the class token: [T, (R / patch)^2, d]."""
 
     def __init__(self, config: ExpertConfig) -> None:
         super().__init__()
-        settings = _with_transformers_names(dict(config.settings))
+        settings = _with_transformers_names(dict(config.settings)) if config.kind in LEO_KINDS else dict(config.settings)
         vision = InternVLVisionConfig(**settings | {"attn_implementation": "eager"})
         self.model = InternVLVisionModel(vision)
         self.num_used_layers = used_layers(vision.num_hidden_layers, config.select_layer)
