@@ -96,7 +96,10 @@ def verify(bundle: Bundle, checkpoint: Checkpoint, *, seed: int, say: Callable[[
         raise LeoEdgeError(f"seed must be 0 or more, got {seed}")
     manifest = bundle.manifest
     if dict(checkpoint.config) != dict(manifest.model):
-        raise CheckpointError(f"{bundle.directory} was exported from another config.json than that of {checkpoint.directory}")
+        raise CheckpointError(
+            f"{bundle.directory} was exported from another config.json than that of "
+            f"{checkpoint.directory}: give the checkpoint {manifest.provenance.get('checkpoint', '')!r} that it was made from"
+        )
     config = with_max_tiles(parse_config(checkpoint.config), manifest.tiling.max_tiles)
     checkpoint.require(expected_tensors(config), ignored=ignored_tensors(config))
     options = StageOptions(torch.float32, manifest.decoder.context_len, fused=False, fold=False)

@@ -1,4 +1,4 @@
-"""Writing a bundle's files tensor by tensor: at no time are more than three weights in memory: read, made, written."""
+"""Writing a bundle's files tensor by tensor: at no time are more than a few weights in memory."""
 
 from __future__ import annotations
 

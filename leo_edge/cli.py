@@ -7,6 +7,7 @@ only one command needs is imported when that command runs: the vehicle has no to
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,9 @@ _EXTRAS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an answer may hold what the terminal's encoding does not
     args = build_parser().parse_args(argv)
     command, _ = COMMANDS[args.command]
     try:

@@ -206,8 +206,9 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
 
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
-    if threads < 0:
-        raise BackendError(f"threads must be 0 (the engine's own choice) or more, got {threads}")
+    most = 4 * (os.cpu_count() or 1)  # each thread takes memory before it does any work
+    if not 0 <= threads <= most:
+        raise BackendError(f"threads must be 0 (the engine's own choice) to {most} on this machine, got {threads}")
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
     _check_sizes(manifest)

@@ -266,6 +266,7 @@ class TestUsage:
             (("--deadline-ms", "nan"), "deadline_ms must be above 0"),
             (("--deadline-ms", "inf"), "deadline_ms must be"),
             (("--threads", "-1"), "threads must be"),
+            (("--threads", "999999"), "threads must be"),
         ],
     )
     def test_impossible_number(
