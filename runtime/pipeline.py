@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 
 import numpy as np
 
@@ -195,6 +197,18 @@ class Pipeline:
         return [fused[camera.channel] for camera in cameras]
 
 
+def load_backend(backend: str) -> ModuleType:
+    """Returns the module of an engine, imported here because a vehicle carries only one.
+
+    Raises:
+        BackendError: there is no such engine.
+        ModuleNotFoundError: its package is not installed.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    return importlib.import_module("leo_edge.runtime.ort")
+
+
 def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto", *, threads: int = 0) -> Pipeline:
     """Verifies a bundle and loads it. `threads` 0 leaves the number to the engine; `Pipeline.backend` says what runs.
 
@@ -202,10 +216,7 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
         BundleError: the bundle is not whole.
         BackendError: the engine is unknown or refuses a graph.
     """
-    from leo_edge.runtime import ort  # a vehicle may carry another engine
-
-    if backend not in BACKENDS:
-        raise BackendError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    ort = load_backend(backend)
     most = 4 * (os.cpu_count() or 1)  # each thread takes memory before it does any work
     if not 0 <= threads <= most:
         raise BackendError(f"threads must be 0 (the engine's own choice) to {most} on this machine, got {threads}")

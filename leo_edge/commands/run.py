@@ -45,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from leo_edge.runtime.pipeline import open_pipeline
+    from leo_edge.runtime.pipeline import load_backend, open_pipeline
 
+    load_backend(args.backend)
     options = _ask_options(args)
     frame_set = _frame_set(args)
     pipeline = open_pipeline(open_with_progress(args.bundle), args.backend, threads=args.threads)

@@ -240,7 +240,7 @@ class TestDrive:
         assert "--nuscenes needs --scene NAME" in run_error(bundle, [], "--nuscenes", str(bundle))
 
     def test_scene_of_no_dataset(self, bundle: Path, images: list[str], run_error: Callable[..., str]) -> None:
-        assert "--scene and --version go with --nuscenes" in run_error(bundle, images, "--scene", "scene-0061")
+        assert "--scene, --sample and --version go with --nuscenes" in run_error(bundle, images, "--scene", "scene-0061")
 
     @needs_real_frames
     def test_unknown_scene(self, bundle: Path, run_error: Callable[..., str]) -> None:
