@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from leo_edge.export.modeling.llm import Llm
 from leo_edge.export.random_checkpoint import random_tensor
 from leo_edge.export.stages import FlatLlm, Stage, StageOptions, build_stages, embedding_of, expected_tensors
 from leo_edge.export.weights import TensorReader, load_module
+from leo_edge.runtime.backend import Array
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import CheckpointError, LeoEdgeError
 from leo_edge.runtime.pipeline import Pipeline, open_pipeline
@@ -31,7 +31,6 @@ NUM_STEPS = 32
 # The largest error, as a part of the reference's largest value (or of 1 if that is smaller), and the smallest cosine.
 LIMITS = {"float32": (2e-4, 0.99999), "float16": (3e-2, 0.999)}
 _NUM_TILES, _NUM_TEXT = 2, 12
-Array = npt.NDArray[Any]
 
 
 class RandomReader:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from leo_edge.runtime.backend import FloatArray
 from leo_edge.runtime.errors import BundleError
 
 TENSOR_NAME = "embedding"
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
-FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class EmbeddingTable:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leo_edge.commands.progress import open_with_progress
+from leo_edge.commands.report import printable
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS
@@ -127,8 +128,7 @@ def _text(inspection: Inspection) -> str:
         _provenance(inspection.bundle.manifest.provenance),
     ]
     text = "\n\n".join(parts).replace(_KEEP, " ")
-    # Names come from a file: none may garble the terminal.
-    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    return printable(text)  # names come from a file
 
 
 def _facts(inspection: Inspection) -> str:

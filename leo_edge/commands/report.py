@@ -1,4 +1,4 @@
-"""Latency tables for people."""
+"""What people read on a terminal."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def latency_table(tokens: VisualTokens, answers: Sequence[Answer]) -> str:
     asked = sum(span.duration_ms for answer in answers for span in answer.spans) / max(1, len(answers))
     lines.append(f"{'total':<15}{'frame set + answer':<20}{total + asked:>9.1f}")
     return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """Returns the text with U+FFFD for control characters but the newline: none may garble a terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)

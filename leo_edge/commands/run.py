@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leo_edge.commands.progress import open_with_progress, say
-from leo_edge.commands.report import latency_table
+from leo_edge.commands.report import latency_table, printable
 from leo_edge.runtime.errors import FrameError, LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, FrameSet, load_frame
 from leo_edge.runtime.spans import spans_to_json
@@ -128,8 +128,8 @@ def _summary(answer: Answer) -> str:
 
 
 def _print_piece(piece: str) -> None:
-    """Prints text as it appears, without the control characters that could garble a terminal."""
-    sys.stdout.write("".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in piece))
+    """Prints text as it appears."""
+    sys.stdout.write(printable(piece))
     sys.stdout.flush()
 
 
