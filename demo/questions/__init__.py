@@ -1,0 +1,1 @@
+"""Questions about keyframes of the drawn world, with their true answers."""

@@ -1,0 +1,1 @@
+"""Training the tiny LEO-MINI on the drawn world, stage by stage."""
