@@ -1,0 +1,188 @@
+"""Writes a dataset, several processes drawing: whole or absent, and the same bytes however many processes there are."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from leo_edge.demo.dataset.names import LIDAR, VERSION, lidar_file, map_file, scene_name
+from leo_edge.demo.dataset.plan import DatasetOptions
+from leo_edge.demo.dataset.record import Job, Recorded, record
+from leo_edge.demo.dataset.road_map import drivable_mask
+from leo_edge.demo.dataset.tables import Record, scene_rows
+from leo_edge.demo.dataset.taxonomy import fixed_rows
+from leo_edge.demo.world.rig import RIG
+from leo_edge.demo.world.scene import SPLITS, Scene, make_scene, split_of
+from leo_edge.runtime.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written. `images_per_s` counts the images of the dataset over all the time that writing it took."""
+
+    num_scenes: int
+    num_keyframes: int
+    num_images: int
+    num_annotations: int
+    num_questions: dict[str, int]
+    num_in_doubt: int
+    size_bytes: int
+    seconds: float
+    images_per_s: float
+    processes: int
+
+
+def write_dataset(directory: Path, options: DatasetOptions, *, processes: int) -> Report:
+    """Writes a dataset in nuScenes format, with a progress bar on stderr.
+
+    Raises:
+        DatasetError: something is already at `directory`, it cannot be written, or a drawing process died.
+    """
+    if processes < 1:
+        raise DatasetError(f"--processes must be at least 1, got {processes}")
+    started = time.perf_counter()
+    with new_directory(directory) as root:
+        _make_folders(root, options)
+        tables = fixed_rows(options.size_px)
+        questions = {split: _Questions(options, split) for split in SPLITS}
+        for scene, recorded in _scenes(root, options, processes):
+            _write_scene_files(root, scene, recorded)
+            for table, rows in scene_rows(scene, options, recorded).items():
+                tables.setdefault(table, []).extend(rows)
+            questions[split_of(scene.index)].add(scene, recorded)
+        for table, rows in tables.items():
+            _write_rows(root / VERSION / f"{table}.json", rows)
+        for split, asked in questions.items():
+            (root / "questions" / f"{split}.json").write_text(asked.to_json(), encoding="utf-8")
+        size_bytes = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    seconds = time.perf_counter() - started
+    return Report(
+        num_scenes=options.num_scenes,
+        num_keyframes=len(tables["sample"]),
+        num_images=options.num_images,
+        num_annotations=len(tables["sample_annotation"]),
+        num_questions={split: len(asked.asked) for split, asked in questions.items()},
+        num_in_doubt=sum(asked.in_doubt for asked in questions.values()),
+        size_bytes=size_bytes,
+        seconds=seconds,
+        images_per_s=options.num_images / seconds,
+        processes=processes,
+    )
+
+
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """Gives a temporary directory beside `target`, which becomes `target` if all went well and nothing if not.
+
+    It is like that of the exporter, which cannot be had without torch.
+
+    Raises:
+        DatasetError: there is something at `target`, or its parent cannot be written.
+    """
+    if os.path.lexists(target):
+        raise DatasetError(f"{target} exists already: remove it, or write to another directory")
+    temporary = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise DatasetError(f"cannot write to {target.parent}: {error}") from None
+    try:
+        yield temporary
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass
+class _Questions:
+    """The questions of one split, as they are gathered."""
+
+    options: DatasetOptions
+    split: str
+    scenes: list[str] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    in_doubt: int = 0
+
+    def add(self, scene: Scene, recorded: Sequence[Recorded]) -> None:
+        """Adds those of a scene."""
+        self.scenes.append(scene_name(scene.index))
+        for one in recorded:
+            self.asked += one.questions
+            self.in_doubt += one.in_doubt
+
+    def to_json(self) -> str:
+        """Returns NuScenes-QA's form, and where the questions are from."""
+        info = {
+            "world": {"seed": self.options.seed, "split": self.split, "scenes": self.scenes},
+            "num_keyframes": len(self.scenes) * self.options.num_keyframes,
+            "num_questions": len(self.asked),
+            "num_left_out_in_doubt": self.in_doubt,
+        }
+        rows = ",\n".join(map(json.dumps, self.asked))
+        return f'{{"info": {json.dumps(info)},\n"questions": [\n{rows}\n]}}\n'
+
+
+def _scenes(root: Path, options: DatasetOptions, processes: int) -> Iterator[tuple[Scene, list[Recorded]]]:
+    """Draws everything; yields each scene with its keyframes as it is done, in order."""
+    jobs = [Job(root, options, scene, keyframe) for scene in options.scenes for keyframe in range(options.num_keyframes)]
+    with tqdm(total=options.num_images, unit="image", desc="drawing", disable=None) as bar:
+        recorded: list[Recorded] = []
+        for job, done in zip(jobs, _record_all(jobs, processes), strict=True):
+            bar.update(len(list(options.shots(job.keyframe))))
+            recorded.append(done)
+            if len(recorded) == options.num_keyframes:
+                yield make_scene(options.seed, job.scene), recorded
+                recorded = []
+
+
+def _record_all(jobs: Sequence[Job], processes: int) -> Iterator[Recorded]:
+    """Records in order; with one process, in this one."""
+    if processes == 1:
+        yield from map(record, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_leave_interrupts)
+    try:
+        yield from pool.map(record, jobs)
+    except BrokenProcessPool:
+        raise DatasetError("a drawing process died, perhaps for want of memory: take fewer --processes") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is for the process that waits for all others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _make_folders(root: Path, options: DatasetOptions) -> None:
+    folders = [VERSION, "maps", "questions", *(f"samples/{channel}" for channel in (*RIG, LIDAR))]
+    if not options.keyframes_only:
+        folders += [f"sweeps/{channel}" for channel in RIG]
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+
+
+def _write_scene_files(root: Path, scene: Scene, recorded: Sequence[Recorded]) -> None:
+    for one in recorded:
+        (root / lidar_file(scene.seed, scene.index, one.keyframe)).touch()
+    Image.fromarray(drivable_mask(scene)).save(root / map_file(scene.seed, scene.index), compress_level=9)
+
+
+def _write_rows(path: Path, rows: Sequence[Record]) -> None:
+    """Writes a table, one row a line."""
+    path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
