@@ -300,5 +300,3 @@ def _person_on_road(keyframe: Keyframe) -> bool | None:
             return True
         doubt = doubt or (aside < 6.0 and on_road)
     return None if doubt else False
-
-

@@ -110,6 +110,29 @@ def write_chunks(directory: Path, seed: int, scenes: list[int], *, scenes_per_ch
         yield from pool.imap(_write_chunk, jobs)
 
 
+class Stacked:
+    """Arrays of equal rows in several files, taken by row number as if they were one."""
+
+    def __init__(self, parts: list[npt.NDArray[Any]]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Returns the rows of some numbers, in memory."""
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        return np.stack([self._parts[part][row - self._starts[part]] for part, row in zip(owners, rows, strict=True)])
+
+
+def read_chunks(directory: Path) -> tuple[Stacked, Stacked, list[Asking]]:
+    """Returns tiles, labels and questions of all keyframes under `directory`, in order."""
+    chunks = [read_chunk(path) for path in sorted(directory.glob("chunk-*"))]
+    asked = [entry for chunk in chunks for entry in chunk.asked]
+    return Stacked([chunk.tiles for chunk in chunks]), Stacked([chunk.labels for chunk in chunks]), asked
+
+
 def read_chunk(path: Path) -> Chunk:
     """Reads a chunk; tiles and labels stay on the disk until they are used."""
     asked = json.loads((path / "asked.json").read_text(encoding="utf-8"))

@@ -166,5 +166,3 @@ def lane_span(scene: Scene, moment: Moment, actor: int) -> tuple[float, float]:
     """Returns from where to where along the road a vehicle reaches, in the ego frame."""
     half = scene.actors[actor].look.size_m[1] / 2
     return float(moment.x[actor]) - half, float(moment.x[actor]) + half
-
-

@@ -41,7 +41,9 @@ class Actor:
         return self.lane is None and self.look.kind in (CAR, TRUCK, BUS, CONSTRUCTION)
 
 
-def random_look(random: np.random.Generator, kind: int, *, running: bool = False, rider: bool = False) -> tuple[Look, str | None]:
+def random_look(
+    random: np.random.Generator, kind: int, *, running: bool = False, rider: bool = False
+) -> tuple[Look, str | None]:
     """Draws the size and paint of an object, and the name of a car's colour."""
     which = kinds.KINDS[kind]
     w, length, h = (float(v) for v in random.uniform(which.smallest_m, which.largest_m))

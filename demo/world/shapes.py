@@ -67,16 +67,12 @@ class Shape:
         self.face([(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)], around)
         self.face([(x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)], colour)
 
-    def front(
-        self, x: float, y: tuple[float, float], z: tuple[float, float], colour: Colour, *, shining: bool = False
-    ) -> None:
+    def front(self, x: float, y: tuple[float, float], z: tuple[float, float], colour: Colour, *, shining: bool = False) -> None:
         """Adds a rectangle that faces forward."""
         (y0, y1), (z0, z1) = y, z
         self.face([(x, y0, z0), (x, y1, z0), (x, y1, z1), (x, y0, z1)], colour, shining=shining)
 
-    def rear(
-        self, x: float, y: tuple[float, float], z: tuple[float, float], colour: Colour, *, state: int = ALWAYS
-    ) -> None:
+    def rear(self, x: float, y: tuple[float, float], z: tuple[float, float], colour: Colour, *, state: int = ALWAYS) -> None:
         """Adds a rectangle that faces backward; one that is there in a single state is a lamp that shines."""
         (y0, y1), (z0, z1) = y, z
         self.face([(x, y1, z0), (x, y0, z0), (x, y0, z1), (x, y1, z1)], colour, shining=state != ALWAYS, state=state)

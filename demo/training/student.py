@@ -1,0 +1,177 @@
+"""The model to be trained: the very modules that are exported, filled from a checkpoint, run on batches and with gradients.
+
+Shape letters: B questions, K keyframes, C cameras, N tokens of one expert and camera, d_i width of expert i, Q reduced tokens, P projection
+width, L tokens of a question, S tokens of a sequence, D hidden width, V vocabulary, E special experts, R router width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leo_edge.export.config import LeoMiniConfig
+from leo_edge.export.modeling.experts.base import TileEncoder
+from leo_edge.export.modeling.fusion import LeoMiniFusion
+from leo_edge.export.modeling.llm import Block, Llm
+from leo_edge.export.modeling.mmoe import MMoE, RouterContext
+from leo_edge.export.modeling.rope import rotate
+from leo_edge.export.stages import FlatFusion, FlatLlm, StageOptions, build_stages, embedding_of
+from leo_edge.export.weights import TensorReader, load_module
+
+# CoTR's sums over hundreds of tokens are trained as means, and as a sum over a question of this many tokens.
+_TYPICAL_QUESTION = 8
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Visual embeddings [B, C, Q, D] and the mean of the question's embeddings [B, D]."""
+
+    visual: Tensor
+    text_mean: Tensor
+
+
+class Student(nn.Module):
+    """A LEO-MINI of any config. `text` False leaves CoTR's text conditioning out (an ablation)."""
+
+    def __init__(self, config: LeoMiniConfig, reader: TensorReader, *, text: bool = True) -> None:
+        super().__init__()
+        self.config, self.text = config, text
+        options = StageOptions(torch.float32, config.llm.max_position_embeddings, fused=False, fold=False)
+        self.encoders = nn.ModuleDict()
+        self.router: RouterContext | None = None
+        for stage in build_stages(config, options):
+            load_module(stage.module, stage.recipes, reader, torch.float32)
+            module = stage.module.requires_grad_(True)
+            if isinstance(module, TileEncoder):
+                self.encoders[stage.name.removeprefix("vision.")] = module
+            elif isinstance(module, FlatFusion):
+                self.fusion: LeoMiniFusion = module.fusion
+            elif isinstance(module, FlatLlm):
+                self.llm: Llm = module.llm
+            else:
+                assert isinstance(module, RouterContext)
+                self.router = module
+        self.table = nn.Parameter(embedding_of(config).build(reader).to(torch.float32))
+        self.num_tokens = [encoder.expert.spec.num_tokens for encoder in self.encoders.values()]  # type: ignore[union-attr]
+        self._rescale_cotr(1.0)
+
+    @property
+    def cotr_scale(self) -> float:
+        """One over the root of how many tokens CoTR's sum runs over."""
+        return float(sum(self.num_tokens) * self.config.tiling.max_tiles) ** -0.5
+
+    def _rescale_cotr(self, direction: float) -> None:
+        """Turns CoTR's weights for sums into weights for means (direction 1) or back (-1): the scores stay the same."""
+        scale = self.cotr_scale**direction
+        cotr = self.fusion.cotr
+        factors = [
+            (cotr.token_proj, 1 / scale),
+            (cotr.query_proj, scale),
+            ([cotr.text_proj], scale * _TYPICAL_QUESTION**direction),
+        ]
+        with torch.no_grad():
+            for modules, factor in factors:
+                for module in modules:
+                    module.weight *= factor
+                    module.bias *= factor
+
+    def checkpoint_modules(self) -> None:
+        """Puts the weights into the form of a checkpoint; `training_modules` takes it back."""
+        self._rescale_cotr(-1.0)
+
+    def training_modules(self) -> None:
+        """Puts the weights into the form that is trained."""
+        self._rescale_cotr(1.0)
+
+    def encode(self, tiles: Tensor) -> list[Tensor]:
+        """Tiles [K, C, S, S, 3] uint8 -> tokens of each expert [K, C, N, d_i]."""
+        flat = tiles.flatten(0, 1)
+        return [encoder(flat).unflatten(0, tiles.shape[:2]) for encoder in self.encoders.values()]
+
+    def fuse(self, tokens: list[Tensor], counts: list[int], question: Tensor, length: Tensor) -> Fused:
+        """CoTR and projector: tokens [K, C, N, d_i], question [B, L] ids, padded, length [B].
+
+        The first counts[0] questions are about keyframe 0, the next counts[1] about keyframe 1, and so on.
+        """
+        cotr = self.fusion.cotr
+        seen = (torch.arange(question.shape[1], device=question.device) < length[:, None])[..., None]
+        embeds = self.table[question] * seen  # [B, L, D]
+        text = (cotr.text_proj(embeds) * seen).sum(dim=1) / _TYPICAL_QUESTION  # [B, P]
+        projected = [proj(x) for proj, x in zip(cotr.token_proj, tokens, strict=True)]  # [K, C, N, P]
+        shared = torch.stack([x.sum(dim=2) for x in projected]).sum(dim=0) / sum(self.num_tokens)  # [K, C, P]
+        reduced = []
+        for i, x in enumerate(projected):
+            query = cotr.query_proj[i](cotr.queries[i])  # [Q, P]
+            scores = (query + shared[:, :, None]) @ x.transpose(2, 3)  # [K, C, Q, N]
+            mine = [self._reduce(i, *each) for each in zip(scores, x, tokens[i], text.split(counts), strict=True)]
+            reduced.append(torch.cat(mine))
+        visual = self.fusion.projector(torch.cat(reduced, dim=-1))
+        return Fused(visual, embeds.sum(dim=1) / length[:, None])
+
+    def _reduce(self, expert: int, scores: Tensor, x: Tensor, tokens: Tensor, text: Tensor) -> Tensor:
+        """One keyframe's questions: scores [C, Q, N], x [C, N, P], tokens [C, N, d_i], text [B, P] -> [B, C, Q, d_i]."""
+        asked = (text @ x.flatten(0, 1).T).unflatten(1, x.shape[:2]) if self.text else text.new_zeros(len(text), *x.shape[:2])
+        weights = functional.softmax((scores + asked[:, :, None]).float() / self.fusion.cotr.widths[expert] ** 0.5, dim=-1)
+        return weights.to(x.dtype) @ tokens.to(x.dtype)
+
+    def hidden(self, embeds: Tensor, fused: Fused) -> tuple[Tensor, Tensor]:
+        """Runs the language model on sequences [B, S, D] -> last hidden states [B, S, D] and MMoE's balance loss."""
+        context = self._router_context(fused)
+        cos, sin = self.llm.rope(torch.arange(embeds.shape[1], device=embeds.device))
+        hidden, balance = embeds, embeds.new_zeros(())
+        for i, layer in enumerate(self.llm.layers):
+            assert isinstance(layer, Block)
+            hidden = hidden + _attend(layer, hidden, cos, sin)
+            mlp, normed = layer.mlp, layer.mlp_norm(hidden)
+            inner = mlp.activation(mlp.gate(normed)) * mlp.up(normed)
+            if isinstance(mlp.down, MMoE):
+                added, loss = _mix(mlp.down, inner, context[:, i])
+                hidden, balance = hidden + added, balance + loss / len(self.llm.layers)
+            else:
+                hidden = hidden + mlp.down(inner)
+        return self.llm.norm(hidden), balance
+
+    def _router_context(self, fused: Fused) -> Tensor:
+        """Returns what the prompt adds to every layer's router, [B, layers, R]."""
+        if self.router is None:
+            return fused.text_mean
+        context = self.router.visual(fused.visual.mean(dim=(1, 2))) + self.router.text(fused.text_mean)
+        return context.unflatten(1, (len(self.llm.layers), -1))
+
+
+def _attend(layer: Block, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Causal attention over [B, S, D]."""
+    attention, x = layer.attention, layer.attention_norm(hidden)
+    heads = {"q": attention.num_heads, "k": attention.num_kv_heads, "v": attention.num_kv_heads}
+    parts = {name: getattr(attention, name)(x).unflatten(2, (count, -1)) for name, count in heads.items()}
+    query, key = (rotate(parts[name], cos, sin).to(x.dtype).transpose(1, 2) for name in "qk")  # [B, heads, S, E]
+    value = parts["v"].to(x.dtype).transpose(1, 2)
+    key, value = (part.repeat_interleave(heads["q"] // heads["k"], dim=1) for part in (key, value))
+    # For sequences this short, faster than torch's fused kernel on a CPU.
+    scores = query @ key.transpose(2, 3) * attention.head_dim**-0.5
+    hidden_from = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+    weights = functional.softmax(scores.float().masked_fill(hidden_from, float("-inf")), dim=-1).to(x.dtype)
+    return attention.out((weights @ value).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def _mix(mmoe: MMoE, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Equations 8 and 9 on x [B, S, F] with context [B, R] -> [B, S, D], and the balance loss.
+
+    The choice of experts has no gradient; as a straight-through estimate it gets that of the router's probabilities. The loss
+    is that of the Switch Transformer (arXiv 2101.03961, equation 4): E * sum over experts of chosen share * mean probability.
+    """
+    count, config = mmoe.config.num_experts, mmoe.config
+    scores = mmoe.router_out(functional.gelu(mmoe.router_in(x) + context[:, None]))  # [B, S, E]
+    flat = scores.flatten(0, 1).float()
+    gates = mmoe.gates(flat, flat.new_ones(1))  # [B * S, E + 1]
+    probabilities = functional.softmax(flat, dim=-1)
+    share = (gates[:, 1:].detach() > 0).float().mean(dim=0) / config.top_k
+    balance = count * (share * probabilities.mean(dim=0)).sum()
+    scale = config.lora_alpha / config.rank / config.top_k
+    special = gates[:, 1:] + (probabilities - probabilities.detach()) * scale
+    gates = torch.cat([gates[:, :1], special], dim=1).unflatten(0, x.shape[:2]).to(x.dtype)
+    low = mmoe.lora_a(x).unflatten(2, (count + 1, config.rank)) * gates[..., None]
+    return mmoe.down(x) + mmoe.lora_b(low.flatten(2).to(x.dtype)), balance
