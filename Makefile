@@ -41,11 +41,8 @@ test: lint ## Run all tests that this machine can run (what it cannot says why)
 slow: env ## Run the tests that take longer than 20 seconds each
 	$(BIN)/pytest -m slow
 
-# Real frames where they lie beside the project, drawn ones elsewhere.
-DEMO_ARGS ?= $(if $(wildcard ../shared/data/nuscenes-real),--nuscenes ../shared/data/nuscenes-real)
-
-demo: env ## Export a tiny model and answer questions about six cameras
-	$(BIN)/python -m leo_edge demo $(DEMO_ARGS)
+demo: env ## Export the trained tiny model, answer questions about a drawn world, score the answers
+	$(BIN)/python -m leo_edge demo
 
 clean: ## Remove the environment, caches and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),
     "inspect": (inspect_bundle, "say what is in a bundle, and what it costs"),
     "run": (run, "answer questions about camera images"),
-    "demo": (demo, "checkpoint, bundle and answers in one go"),
+    "demo": (demo, "the drawn world, and the tiny model that was trained in it"),
 }
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 # Packages that come with an extra, by the name they are imported under.
@@ -47,6 +47,7 @@ _EXTRAS = {
     "safetensors": "export",
     "tqdm": "export",
     "nuscenes": "replay",
+    "cv2": "demo",
     "onnxruntime": "ort",
 }
 

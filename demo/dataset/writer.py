@@ -159,7 +159,7 @@ def _record_all(jobs: Sequence[Job], processes: int) -> Iterator[Recorded]:
     try:
         yield from pool.map(record, jobs)
     except BrokenProcessPool:
-        raise DatasetError("a drawing process died, perhaps for want of memory: take fewer --processes") from None
+        raise DatasetError("a drawing process was killed: run it again, with fewer --processes if memory is short") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -1,5 +1,7 @@
-"""From an observed keyframe to questions with true answers. What is in doubt is left out: a question is kept only if its
-answer is the same with and without the objects that the cameras show unclearly.
+"""From an observed keyframe to questions with true answers.
+
+What is in doubt is left out: a question is kept only if its answer is the same with and without the objects that the cameras
+show unclearly.
 
 `by_camera` holds what the same question's answer would be for each camera alone (None where that has no meaning or is in
 doubt): training can tell the model what each camera's visual tokens ought to carry.
@@ -114,7 +116,7 @@ def _about_cameras(keyframe: Keyframe) -> Iterator[Question | None]:
                 yield from _each_camera(keyframe, "comparison", "more than", slots, _more(index, other))
     for colour in COLOUR_NAMES:
         yield from _each_camera(keyframe, "exist", "exist coloured", (colour,), _exists(CAR, colour))
-    yield from _each_camera(keyframe, "object", "nearest", (), _nearest(lambda one: True, lambda one: KINDS[one.kind].name))
+    yield from _each_camera(keyframe, "object", "nearest", (), _nearest(_anything, lambda one: KINDS[one.kind].name))
     yield from _each_camera(keyframe, "colour", "colour", (), _nearest(lambda one: one.kind == CAR, lambda one: one.colour))
     for index in (*VEHICLES, BICYCLE):
         reading = _nearest(lambda one, index=index: one.kind == index, lambda one: one.status)  # type: ignore[misc]
@@ -136,6 +138,10 @@ def _undoubted(reading: Reading, shown: tuple[Shown, ...]) -> str | None:
     """Returns the answer if the objects in doubt do not change it."""
     answer = reading(one for one in shown if one.sure)
     return answer if reading(shown) == answer else None
+
+
+def _anything(_: Shown) -> bool:
+    return True
 
 
 def _exists(kind: int, colour: str | None = None) -> Reading:
@@ -243,9 +249,8 @@ def _lane_change(keyframe: Keyframe, side: int) -> Question | None:
             by_camera[camera] = OCCUPIED if visible & inside else SAFE
     if not inside and doubtful:
         return None
-    if inside and not any(keyframe.surely_shown(actor) for actor in inside):
-        if not any(_is_large(keyframe, actor) for actor in inside):
-            return None
+    if inside and not any(keyframe.surely_shown(actor) or _is_large(keyframe, actor) for actor in inside):
+        return None
     return Question("lane_change", "lane change", (name,), OCCUPIED if inside else SAFE, tuple(by_camera))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -38,13 +38,22 @@ class Recipe:
 
     world_seed: int = 0
     seed: int = 0
-    scenes: int = 3000
-    expert_keyframes: int = 14_000
+    scenes: int = 2400
+    expert_keyframes: int = 10_000
     aux_questions: int = 30_000
     joint_questions: int = 120_000
     mmoe_questions: int = 130_000
     expert_rate: float = 1.5e-3
     rate: float = 1.5e-3
+
+    def shortened(self, share: float) -> Recipe:
+        """Returns the recipe with a share of the questions; the experts and their data stay."""
+        counts = {name: round(getattr(self, name) * share) for name in ("aux_questions", "joint_questions", "mmoe_questions")}
+        return replace(self, **counts)
+
+
+SMOKE = Recipe(scenes=12, expert_keyframes=160, aux_questions=1_280, joint_questions=2_560, mmoe_questions=2_560)
+"""Everything once, far too short to learn much."""
 
 
 def model_config(sizes: Sizes, vocab_size: int) -> Json:

@@ -37,11 +37,12 @@ _STAMP_NS = 1_700_000_000_000_000_000
 
 @dataclass(frozen=True)
 class Asking:
-    """A drawn keyframe's place in its chunk, its name, its questions and how many were left out in doubt."""
+    """A drawn keyframe and the questions drawn from its `candidates`, of which `in_doubt` were left out in doubt."""
 
     scene: int
     keyframe: int
     questions: tuple[Question, ...]
+    candidates: int
     in_doubt: int
 
 
@@ -83,7 +84,8 @@ def asking_of(keyframe: Keyframe) -> Asking:
     scene = keyframe.scene
     asked = ask_all(keyframe)
     random = np.random.Generator(np.random.SFC64([scene.seed, scene.index, 2, keyframe.number]))
-    return Asking(scene.index, keyframe.number, tuple(choose(asked.questions, random)), asked.in_doubt)
+    candidates = len(asked.questions) + asked.in_doubt
+    return Asking(scene.index, keyframe.number, tuple(choose(asked.questions, random)), candidates, asked.in_doubt)
 
 
 def draw_chunk(seed: int, scenes: list[int]) -> Chunk:
@@ -144,7 +146,7 @@ def _asking(entry: dict[str, Any]) -> Asking:
     questions = tuple(
         Question(q["kind"], q["form"], tuple(q["slots"]), q["answer"], tuple(q["by_camera"])) for q in entry["questions"]
     )
-    return Asking(entry["scene"], entry["keyframe"], questions, entry["in_doubt"])
+    return Asking(entry["scene"], entry["keyframe"], questions, entry["candidates"], entry["in_doubt"])
 
 
 def _write_chunk(job: tuple[Path, int, list[int]]) -> Path:

@@ -1,6 +1,6 @@
-"""Stages 2 to 4: CoTR and projector, then the language model with them, then MMoE with them all, on frozen experts' features.
+"""Stages 2 to 4: CoTR and projector, then the language model with them, then MMoE with them all, on the experts' features.
 
-Shape letters: B questions, K keyframes, C cameras, Q visual tokens per camera, D hidden width, A answers, S tokens of a sequence.
+Shape letters: B questions, K keyframes, C cameras, Q visual tokens per camera, D hidden width, A answers, V vocabulary.
 """
 
 from __future__ import annotations
@@ -67,7 +67,6 @@ class Trainer:
         self.aux = AuxiliaryHead(student.config.cotr.num_queries, student.config.llm.hidden_size).to(self.device)
         ids = [tokenizer.encode(answer, add_special_tokens=False).ids for answer in ANSWERS]
         self.answer_ids = [[*answer, parts.stop_id] for answer in ids]
-        self.head = torch.tensor(parts.head, device=self.device)
 
     def batch(self, random: np.random.Generator) -> Batch:
         """Draws the questions of a step."""
@@ -80,12 +79,14 @@ class Trainer:
         features = [torch.from_numpy(np.asarray(kind[keyframes])).to(self.device, dtype) for kind in self.features]
         return Batch(features, counts.tolist(), numbers)
 
+    def question_ids(self, numbers: Ints) -> list[list[int]]:
+        """Returns the token ids of some questions."""
+        texts = self.arrays.texts
+        return [texts.ids[text, : texts.lengths[text]].tolist() for text in self.arrays.text[numbers].tolist()]
+
     def fuse(self, batch: Batch) -> Fused:
         """Runs CoTR and the projector."""
-        texts, chosen = self.arrays.texts, self.arrays.text[batch.numbers]
-        lengths = texts.lengths[chosen]
-        ids = torch.from_numpy(texts.ids[chosen][:, : int(lengths.max())]).to(self.device)
-        return self.student.fuse(batch.features, batch.counts, ids, torch.from_numpy(lengths).to(self.device))
+        return self.student.fuse_questions(batch.features, batch.counts, self.question_ids(batch.numbers))
 
     def aux_loss(self, batch: Batch, fused: Fused) -> Tensor:
         """Cross-entropy of each camera's own answer, where it has one."""
@@ -94,40 +95,22 @@ class Trainer:
 
     def answer_losses(self, batch: Batch, fused: Fused) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the loss of the answers, of their first token where the direction is told, and MMoE's balance loss."""
-        tails, wanted, told, first = self._tails(batch.numbers)
-        hidden, balance = self.student.hidden(self.sequences(tails, fused), fused)
-        start = len(self.parts.head)
-        logits = self.student.llm.head(hidden[:, start:]).float()  # [B, S - head, V]
-        answers = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED, reduction="sum")
-        rows = torch.arange(len(told), device=self.device)
-        return answers / len(told), functional.cross_entropy(logits[rows, told], first), balance
-
-    def sequences(self, tails: Tensor, fused: Fused) -> Tensor:
-        """Returns embeddings [B, S, D]: the head with the visual embeddings in their places, then the tails [B, S - head]."""
-        head = self.student.table[self.head].expand(len(tails), -1, -1)
-        pieces, end = [], 0
-        for camera, (start, length) in enumerate(self.parts.spans):
-            pieces += [head[:, end:start], fused.visual[:, camera].to(head.dtype)]
-            end = start + length
-        return torch.cat([*pieces, head[:, end:], self.student.table[tails]], dim=1)
-
-    def _tails(self, numbers: Ints) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns tails [B, T], what each of their positions must predict [B, T], the telling position and first token [B]."""
-        texts = self.arrays.texts
-        rows, targets = [], []
-        for number in numbers.tolist():
-            text, answer = int(self.arrays.text[number]), self.answer_ids[int(self.arrays.answer[number])]
-            prompt = [*texts.ids[text, : texts.lengths[text]].tolist(), *self.parts.suffix]
-            rows.append(prompt + answer[:-1])
-            targets.append([_IGNORED] * (len(prompt) - 1) + answer)
+        prompts = [[*ids, *self.parts.suffix] for ids in self.question_ids(batch.numbers)]
+        answers = [self.answer_ids[answer] for answer in self.arrays.answer[batch.numbers].tolist()]
+        rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
         longest = max(len(row) for row in rows)
-        padded = [
-            torch.tensor([[*row, *[fill] * (longest - len(row))] for row in table], device=self.device)
-            for table, fill in ((rows, 0), (targets, _IGNORED))
+        targets = [
+            [_IGNORED] * (len(prompt) - 1) + answer + [_IGNORED] * (longest - len(prompt) - len(answer) + 1)
+            for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        told = torch.from_numpy(texts.told[self.arrays.text[numbers]]).to(self.device)
-        first = [self.answer_ids[int(self.arrays.answer[number])][0] for number in numbers.tolist()]
-        return padded[0], padded[1], told, torch.tensor(first, device=self.device)
+        hidden, balance = self.student.hidden(self.student.sequences(self.parts, rows, fused), fused)
+        logits = self.student.llm.head(hidden[:, len(self.parts.head) :]).float()  # [B, longest, V]
+        wanted = torch.tensor(targets, device=self.device).flatten()
+        answering = functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=_IGNORED, reduction="sum")
+        told = torch.from_numpy(self.arrays.texts.told[self.arrays.text[batch.numbers]])
+        first = torch.tensor([answer[0] for answer in answers], device=self.device)
+        routing = functional.cross_entropy(logits[torch.arange(len(rows)), told], first)
+        return answering / len(rows), routing, balance
 
 
 def train_joint(trainer: Trainer, recipe: Recipe, say: Callable[[Progress], None]) -> None:
@@ -192,30 +175,3 @@ def _losses(trainer: Trainer, batch: Batch, *, language: bool) -> dict[str, Tens
             if trainer.student.router is not None:
                 losses["balance"] = _BALANCE * balance
     return losses
-
-
-@torch.inference_mode()
-def greedy(trainer: Trainer, numbers: Ints, *, most_tokens: int = 16) -> list[list[int]]:
-    """Returns the greedy answers' token ids to some questions, without the stop token."""
-    batch = trainer.batch_of(numbers, torch.float32)
-    texts, ended = trainer.arrays.texts, [False] * len(numbers)
-    prompts = [
-        [*texts.ids[t, : texts.lengths[t]].tolist(), *trainer.parts.suffix] for t in trainer.arrays.text[numbers].tolist()
-    ]
-    answers: list[list[int]] = [[] for _ in prompts]
-    fused = trainer.fuse(batch)
-    start = len(trainer.parts.head)
-    for _ in range(most_tokens):
-        rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-        longest = max(len(row) for row in rows)
-        tails = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=trainer.device)
-        hidden, _ = trainer.student.hidden(trainer.sequences(tails, fused), fused)
-        last = torch.tensor([start + len(row) - 1 for row in rows], device=trainer.device)
-        picked = trainer.student.llm.head(hidden[torch.arange(len(rows)), last]).argmax(dim=-1).tolist()
-        for i, token in enumerate(picked):
-            ended[i] = ended[i] or token == trainer.parts.stop_id
-            if not ended[i]:
-                answers[i].append(token)
-        if all(ended):
-            break
-    return answers

@@ -1,4 +1,4 @@
-"""`leo-edge demo train`: from nothing to a checkpoint. Every stage leaves files in the work directory and is skipped once done."""
+"""From nothing to a checkpoint. Every stage leaves files in the work directory, and is skipped where they are there."""
 
 from __future__ import annotations
 

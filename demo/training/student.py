@@ -1,7 +1,8 @@
 """The model to be trained: the very modules that are exported, filled from a checkpoint, run on batches and with gradients.
 
-Shape letters: B questions, K keyframes, C cameras, N tokens of one expert and camera, d_i width of expert i, Q reduced tokens, P projection
-width, L tokens of a question, S tokens of a sequence, D hidden width, V vocabulary, E special experts, R router width.
+Shape letters: B questions, K keyframes, C cameras, N tokens of one expert and camera, d_i width of expert i, Q reduced
+tokens, P projection width, L tokens of a question, S tokens of a sequence, D hidden width, V vocabulary, E special experts,
+R router width.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leo_edge.demo.training.sequence import PromptParts
 from leo_edge.export.config import LeoMiniConfig
 from leo_edge.export.modeling.experts.base import TileEncoder
 from leo_edge.export.modeling.fusion import LeoMiniFusion
@@ -116,6 +118,43 @@ class Student(nn.Module):
         asked = (text @ x.flatten(0, 1).T).unflatten(1, x.shape[:2]) if self.text else text.new_zeros(len(text), *x.shape[:2])
         weights = functional.softmax((scores + asked[:, :, None]).float() / self.fusion.cotr.widths[expert] ** 0.5, dim=-1)
         return weights.to(x.dtype) @ tokens.to(x.dtype)
+
+    def fuse_questions(self, tokens: list[Tensor], counts: list[int], questions: list[list[int]]) -> Fused:
+        """`fuse` of questions as token ids of different lengths."""
+        longest = max(len(ids) for ids in questions)
+        padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in questions], device=self.table.device)
+        length = torch.tensor([len(ids) for ids in questions], device=self.table.device)
+        return self.fuse(tokens, counts, padded, length)
+
+    def sequences(self, parts: PromptParts, tails: list[list[int]], fused: Fused) -> Tensor:
+        """Returns embeddings [B, S, D]: the prompt's head with the visual embeddings in place, then the tails, padded."""
+        longest = max(len(tail) for tail in tails)
+        ids = torch.tensor([[*tail, *[0] * (longest - len(tail))] for tail in tails], device=self.table.device)
+        head = self.table[torch.tensor(parts.head, device=self.table.device)].expand(len(tails), -1, -1)
+        pieces, end = [], 0
+        for camera, (start, length) in enumerate(parts.spans):
+            pieces += [head[:, end:start], fused.visual[:, camera].to(head.dtype)]
+            end = start + length
+        return torch.cat([*pieces, head[:, end:], self.table[ids]], dim=1)
+
+    @torch.inference_mode()
+    def greedy(
+        self, tokens: list[Tensor], counts: list[int], questions: list[list[int]], parts: PromptParts, most_tokens: int
+    ) -> list[list[int]]:
+        """Returns the likeliest answers' token ids, without the stop token. Every step runs the whole sequence: no cache."""
+        fused = self.fuse_questions(tokens, counts, questions)
+        rows = [[*ids, *parts.suffix] for ids in questions]
+        prompts, running = [len(row) for row in rows], set(range(len(rows)))
+        for _ in range(most_tokens):
+            hidden, _ = self.hidden(self.sequences(parts, rows, fused), fused)
+            last = torch.tensor([len(parts.head) + len(row) - 1 for row in rows], device=hidden.device)
+            picked = self.llm.head(hidden[torch.arange(len(rows)), last]).argmax(dim=-1).tolist()
+            running = {i for i in running if picked[i] != parts.stop_id}
+            for i in running:
+                rows[i].append(picked[i])
+            if not running:
+                break
+        return [row[count:] for row, count in zip(rows, prompts, strict=True)]
 
     def hidden(self, embeds: Tensor, fused: Fused) -> tuple[Tensor, Tensor]:
         """Runs the language model on sequences [B, S, D] -> last hidden states [B, S, D] and MMoE's balance loss."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 from leo_edge.demo.world.draw import Drawn, draw
 from leo_edge.demo.world.kinds import BICYCLE, CONSTRUCTION, KINDS
 from leo_edge.demo.world.rig import FULL_SIZE_PX, RIG, Camera

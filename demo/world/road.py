@@ -108,10 +108,8 @@ class Road:
             ((x0, x1, right, left), PARKING_GREY),
             ((x0, x1, self.right_edge, self.left_edge), ASPHALT),
         ]
-        for y in (self.right_edge, self.left_edge):
-            made.append(((x0, x1, y - 0.08, y + 0.08), PAINT))
-        for y in (self.divider - 0.18, self.divider + 0.18):
-            made.append(((x0, x1, y - 0.07, y + 0.07), YELLOW_PAINT))
+        made += [((x0, x1, y - 0.08, y + 0.08), PAINT) for y in (self.right_edge, self.left_edge)]
+        made += [((x0, x1, y - 0.07, y + 0.07), YELLOW_PAINT) for y in (self.divider - 0.18, self.divider + 0.18)]
         made += self._dashes()
         for crossing in self.crossings:
             made += self._zebra(crossing)

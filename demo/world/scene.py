@@ -102,7 +102,7 @@ class Scene:
         state = base.state.copy()
         state[self.in_traffic] = np.where(speeds[:-1] < STANDING_MPS, BRAKING, ROLLING)
         with_light = np.flatnonzero(base.crossing >= 0)
-        state[with_light] = np.array(lights + (0,))[base.crossing[with_light]]
+        state[with_light] = np.array((*lights, 0))[base.crossing[with_light]]
         return Moment(time_s, x - ego_x, clipped, base.yaw, state, speed, ego_x, float(speeds[-1]), lights)
 
     @cached_property

@@ -92,7 +92,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Look:
-    """What decides an object's shape: kind, size (width, length, height), paint, whether it runs (walks), whether it is ridden."""
+    """What decides an object's shape: kind, size (width, length, height), paint, whether it runs (or walks), and is ridden."""
 
     kind: int
     size_m: tuple[float, float, float]

@@ -1,79 +1,96 @@
-"""`leo-edge demo`: a random checkpoint becomes a bundle, and six camera frames become answers."""
+"""`leo-edge demo`: the trained tiny model becomes a bundle and answers about a drawn world; its jobs are commands of their own."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from leo_edge.commands import demo_score, demo_train, demo_world
 from leo_edge.commands.progress import say
 from leo_edge.commands.report import latency_table
 from leo_edge.runtime.errors import LeoEdgeError
-from leo_edge.runtime.frames import FrameSet
 
-PRESET = "leo-mini-tiny"
-# Says that the checkpoint and the bundle beside it are the demo's own.
+if TYPE_CHECKING:
+    from leo_edge.demo.scoring import SplitSet
+    from leo_edge.runtime.pipeline import Pipeline
+
+# Says that the bundle beside it is the demo's own.
 _MARKER = ".leo-edge-demo"
-QUESTIONS = ("What is ahead of the vehicle?", "Is it safe to change to the left lane?", "What should the vehicle do next?")
+_NUM_SHOWN = 8
+_JOBS = {
+    "world": (demo_world, "draw a world and write it as a dataset in nuScenes format"),
+    "train": (demo_train, "train the tiny LEO-MINI on the drawn world"),
+    "score": (demo_score, "score a bundle or a checkpoint on the drawn world's questions"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
-    parser.add_argument(
-        "--nuscenes", type=Path, metavar="ROOT", help="take real frames from this dataset (default: drawn ones)"
-    )
-    parser.add_argument("--scene", default="scene-0061", metavar="NAME", help="of the dataset (default scene-0061)")
+    """Declares the command's arguments, and those of its jobs."""
     parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="where to write (default out/demo)")
+    parser.add_argument(
+        "--scenes", type=int, default=150, metavar="N", help="score on the first N val scenes (default 150: the model card's)"
+    )
+    jobs = parser.add_subparsers(dest="job", metavar="JOB", title="jobs", description="without one: export, answer, score")
+    for name, (command, summary) in _JOBS.items():
+        command.add_arguments(jobs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command."""
+    """Runs a job, or the whole demo; 1 if the demo's answers are not those of the model card."""
+    return _JOBS[args.job][0].run(args) if args.job else _demo(args.out, args.scenes)
+
+
+def _demo(out: Path, scenes: int) -> int:
+    from leo_edge.demo.answer_file import CARD_ANSWERS, SHIPPED, AnswerFile
+    from leo_edge.demo.answering import BundleAnswerer
+    from leo_edge.demo.scoring import SplitOptions
     from leo_edge.export.exporter import ExportOptions, export_bundle
-    from leo_edge.export.random_checkpoint import write_random_checkpoint
     from leo_edge.runtime.pipeline import open_pipeline
 
-    frame_set, source = _frames(args)
-    checkpoint, bundle = args.out / "checkpoint", args.out / "bundle"
-    _clear(args.out, (checkpoint, bundle))
-    say(f"writing a random-weight {PRESET} checkpoint to {checkpoint}")
-    write_random_checkpoint(PRESET, checkpoint)
-    say(f"exporting it to {bundle}")
-    export_bundle(checkpoint, bundle, ExportOptions(), say)
+    options, card = SplitOptions(scenes=scenes), AnswerFile.read(CARD_ANSWERS)
+    bundle = out / "bundle"
+    _clear(out, bundle)
+    say(f"exporting {SHIPPED} to {bundle}")
+    export_bundle(SHIPPED, bundle, ExportOptions(), say)
+    split = demo_score.draw(options)
     pipeline = open_pipeline(bundle)
-    pipeline.ask(pipeline.encode(frame_set), QUESTIONS[0])  # warm-up
-    tokens = pipeline.encode(frame_set)
-    print(f"\nSix cameras ({source}), {pipeline.backend}.")
-    print("The weights are random, so the words mean nothing: what you see is that everything runs, and how long it takes.\n")
-    answers = [pipeline.ask(tokens, question) for question in QUESTIONS]
-    for answer in answers:
-        print(f"Q: {answer.question}\nA: {answer.text!r}\n   ({len(answer.token_ids)} tokens, {answer.finish.value})")
-    print("\n" + latency_table(tokens, answers))
-    prompt, context = answers[0].num_prompt_tokens, pipeline.decoder.context_len
-    print(f"\nprompt {prompt} of {context} tokens, {answers[0].num_visual_tokens} of them visual; bundle in {bundle}")
-    return 0
+    print(f"\nA drawn val scene ({split.scenes[0]}), six cameras, {pipeline.backend}.\n")
+    print(_show(pipeline, split))
+    started = time.monotonic()
+    answers = demo_score.answer(BundleAnswerer(pipeline), split)
+    print(f"\nExact match on {len(split.questions)} questions of {scenes} val scenes, which training never saw:\n")
+    print(demo_score.table(split, answers))
+    rate = 2 * len(split.questions) / (time.monotonic() - started)
+    print(f"\n{rate:.0f} answers a second, encoding included; bundle in {bundle}")
+    if options != card.options:
+        return 0
+    agreed = demo_score.agreement_with(card.answers, answers)
+    print(f"{agreed.equal} of {agreed.total} answers equal those of the model card")
+    return 0 if not agreed.differing else 1
 
 
-def _clear(out: Path, directories: tuple[Path, ...]) -> None:
+def _show(pipeline: Pipeline, split: SplitSet) -> str:
+    """Answers some questions, of as many types as there are, about the split's first keyframe; shows where the time goes."""
+    by_type = {q.template_type: q for item, q in zip(split.items, split.questions, strict=True) if item.keyframe == 0}
+    shown = list(by_type.values())[:_NUM_SHOWN]
+    pipeline.ask(pipeline.encode(split.frames[0]), shown[0].question)  # warm-up
+    tokens = pipeline.encode(split.frames[0])
+    answers = [pipeline.ask(tokens, question.question) for question in shown]
+    lines = []
+    for question, answer in zip(shown, answers, strict=True):
+        verdict = "right" if answer.text == question.answer else f"WRONG, the truth is: {question.answer}"
+        lines += [f"Q: {question.question}", f"A: {answer.text}   ({verdict})"]
+    return "\n".join([*lines, "", latency_table(tokens, answers)])
+
+
+def _clear(out: Path, bundle: Path) -> None:
     """Removes what the demo's last run wrote to `out`, and nothing else."""
     marker = out / _MARKER
-    foreign = [directory for directory in directories if directory.exists() and not marker.exists()]
-    if foreign:
-        raise LeoEdgeError(f"{foreign[0]} is there already and not of the demo: choose another --out")
-    for directory in directories:
-        shutil.rmtree(directory, ignore_errors=True)
+    if bundle.exists() and not marker.exists():
+        raise LeoEdgeError(f"{bundle} is there already and not of the demo: choose another --out")
+    shutil.rmtree(bundle, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     marker.touch()
-
-
-def _frames(args: argparse.Namespace) -> tuple[FrameSet, str]:
-    """Returns real frames where a dataset was given, else drawn ones, and says which."""
-    if args.nuscenes is None:
-        from leo_edge.demo.pattern import pattern_frames
-
-        return pattern_frames(), "drawn frames"
-    from leo_edge.replay.nuscenes import NuScenesDrives
-
-    drives = NuScenesDrives(args.nuscenes)
-    frame_set = drives.frame_set(drives.sample_at(args.scene, 0))
-    frame_set.require_complete()
-    return frame_set, f"{args.scene} of {args.nuscenes}"

@@ -86,7 +86,7 @@ class TestWholeOrAbsent:
 
     def test_a_process_that_dies_is_one_error_and_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(writer, "record", die)
-        with pytest.raises(DatasetError, match=r"^a drawing process died, .*: take fewer --processes$"):
+        with pytest.raises(DatasetError, match=r"^a drawing process was killed: run it again, with fewer --processes if"):
             write_dataset(tmp_path / "d", TINY, processes=2)
         assert not list(tmp_path.iterdir())
 
