@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -28,6 +28,8 @@ from leo_edge.demo.dataset.taxonomy import fixed_rows
 from leo_edge.demo.world.rig import RIG
 from leo_edge.demo.world.scene import SPLITS, Scene, make_scene, split_of
 from leo_edge.runtime.errors import DatasetError
+
+RecordAll = Callable[[Sequence[Job]], Iterator[Recorded]]
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ def write_dataset(directory: Path, options: DatasetOptions, *, processes: int) -
     if processes < 1:
         raise DatasetError(f"--processes must be at least 1, got {processes}")
     started = time.perf_counter()
-    with new_directory(directory) as root:
+    with new_directory(directory) as root, _drawing(processes) as record_all:
         _make_folders(root, options)
         tables = fixed_rows(options.size_px)
         questions = {split: _Questions(options, split) for split in SPLITS}
-        for scene, recorded in _scenes(root, options, processes):
+        for scene, recorded in _scenes(root, options, record_all):
             _write_scene_files(root, scene, recorded)
             for table, rows in scene_rows(scene, options, recorded).items():
                 tables.setdefault(table, []).extend(rows)
@@ -136,12 +138,12 @@ class _Questions:
         return f'{{"info": {json.dumps(info)},\n"questions": [\n{rows}\n]}}\n'
 
 
-def _scenes(root: Path, options: DatasetOptions, processes: int) -> Iterator[tuple[Scene, list[Recorded]]]:
+def _scenes(root: Path, options: DatasetOptions, record_all: RecordAll) -> Iterator[tuple[Scene, list[Recorded]]]:
     """Draws everything; yields each scene with its keyframes as it is done, in order."""
     jobs = [Job(root, options, scene, keyframe) for scene in options.scenes for keyframe in range(options.num_keyframes)]
     with tqdm(total=options.num_images, unit="image", desc="drawing", disable=None) as bar:
         recorded: list[Recorded] = []
-        for job, done in zip(jobs, _record_all(jobs, processes), strict=True):
+        for job, done in zip(jobs, record_all(jobs), strict=True):
             bar.update(len(list(options.shots(job.keyframe))))
             recorded.append(done)
             if len(recorded) == options.num_keyframes:
@@ -149,15 +151,16 @@ def _scenes(root: Path, options: DatasetOptions, processes: int) -> Iterator[tup
                 recorded = []
 
 
-def _record_all(jobs: Sequence[Job], processes: int) -> Iterator[Recorded]:
-    """Records in order; with one process, in this one."""
+@contextmanager
+def _drawing(processes: int) -> Iterator[RecordAll]:
+    """Gives what records jobs in order, in this process if it is one; no other process is at work afterwards."""
     if processes == 1:
-        yield from map(record, jobs)
+        yield lambda jobs: map(record, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_leave_interrupts)
+    pool = ProcessPoolExecutor(processes, context, initializer=_leave_interrupts)
     try:
-        yield from pool.map(record, jobs)
+        yield lambda jobs: pool.map(record, jobs)
     except BrokenProcessPool:
         raise DatasetError("a drawing process was killed: run it again, with fewer --processes if memory is short") from None
     finally:

@@ -40,7 +40,7 @@ def test_json_is_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert report["size_bytes"] == sum(path.stat().st_size for path in (tmp_path / "d").rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize(("size", "expected"), [("full", (1600, 900)), ("small", (288, 288)), ("100x50", (100, 50))])
+@pytest.mark.parametrize(("size", "expected"), [("small", (288, 288)), ("100x50", (100, 50))])
 def test_size_and_png(size: str, expected: tuple[int, int], tmp_path: Path) -> None:
     assert run(tmp_path / "d", *QUICK, "--size", size, "--png") == 0
     (path,) = (tmp_path / "d" / "samples" / "CAM_BACK").iterdir()

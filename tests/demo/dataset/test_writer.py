@@ -84,6 +84,15 @@ class TestWholeOrAbsent:
             write_dataset(tmp_path / "d", TINY, processes=1)
         assert not list(tmp_path.iterdir())
 
+    def test_nor_by_processes_that_are_still_drawing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(writer, "scene_rows", fail)
+        with pytest.raises(OSError, match="No space left"):
+            write_dataset(tmp_path / "d", replace(TINY, num_scenes=8), processes=2)
+        assert not list(tmp_path.iterdir())
+
     def test_a_process_that_dies_is_one_error_and_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(writer, "record", die)
         with pytest.raises(DatasetError, match=r"^a drawing process was killed: run it again, with fewer --processes if"):
