@@ -22,7 +22,7 @@ _MEND = "mend the entry, or get the set again"
 class Question:
     """One entry, its fields named as in the file.
 
-    `num_hop` is 0 where nothing but ego is referred to, else 1. `split` is named in some copies of NuScenes-QA.
+    `num_hop` is 1 where a relation, such as a direction, leads to what is asked about, else 0. `split` is in some files only.
     """
 
     sample_token: str

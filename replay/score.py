@@ -132,9 +132,8 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     share, weight = correct / n, _Z * _Z / n
     centre = share + weight / 2
     half = math.sqrt(weight * share * (1 - share) + weight * weight / 4)
-    low = 0.0 if correct == 0 else (centre - half) / (1 + weight)
-    high = 1.0 if correct == n else (centre + half) / (1 + weight)
-    return low, high
+    high = 1.0 if correct == n else (centre + half) / (1 + weight)  # which rounding can leave just below 1
+    return (centre - half) / (1 + weight), high
 
 
 def pair(questions: Sequence[Question], answers: Sequence[str]) -> tuple[ScoredItem, ...]:

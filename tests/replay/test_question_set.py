@@ -89,9 +89,13 @@ class TestWriting:
         with pytest.raises(DatasetError, match=rf"val\.json \({reason}\): give a folder that can be written$"):
             write_question_set(tmp_path / parent / "val.json", QuestionSet((QUESTION,)))
 
-    def test_failure_leaves_nothing(self, path: Path) -> None:
-        with pytest.raises(TypeError):
-            write_question_set(path, QuestionSet((QUESTION,), {"made by": object()}))
+    def test_failure_leaves_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def replace(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "replace", replace)
+        with pytest.raises(DatasetError, match=r"val\.json \(No space left on device\): give a folder"):
+            write_question_set(path, QuestionSet((QUESTION,)))
         assert not list(path.parent.iterdir())
 
 

@@ -313,8 +313,10 @@ class TestImagesOfOtherScenes:
         plain = random.Random(7).sample(range(len(scenes)), len(scenes))
         assert any(scenes[other] == scene for scene, other in zip(scenes, plain, strict=True))
 
-    def test_same_seed_same_images_and_another_seed_others(self) -> None:
-        scenes = [f"scene-{i // 10}" for i in range(50)]
+    @pytest.mark.parametrize("num_scenes", [5, 2])
+    def test_same_seed_same_images_and_another_seed_others(self, num_scenes: int) -> None:
+        """Of two scenes, one has more than half of the keyframes."""
+        scenes = [f"scene-{min(i // 10, num_scenes - 1)}" for i in range(50)]
         assert images_of_other_scenes(scenes, 3) == images_of_other_scenes(tuple(scenes), 3)
         assert images_of_other_scenes(scenes, 3) != images_of_other_scenes(scenes, 4)
 
