@@ -59,7 +59,7 @@ class Answers:
     blind: tuple[str, ...]
 
 
-def draw_split(options: SplitOptions, *, processes: int, tick: Callable[[int], None] = lambda _: None) -> SplitSet:
+def draw_split(options: SplitOptions, *, processes: int, tick: Callable[[int], object] = lambda _: None) -> SplitSet:
     """Draws the keyframes of a split and chooses its questions. `tick` hears of each scene that is done."""
     indices = scene_indices(options.split, options.scenes)
     frames: list[FrameSet] = []
@@ -80,7 +80,7 @@ def draw_split(options: SplitOptions, *, processes: int, tick: Callable[[int], N
     )
 
 
-def answer_set(answerer: Answerer, split: SplitSet, *, tick: Callable[[int], None] = lambda _: None) -> Answers:
+def answer_set(answerer: Answerer, split: SplitSet, *, tick: Callable[[int], object] = lambda _: None) -> Answers:
     """Answers every question twice; each keyframe is encoded once. `tick` hears of each keyframe that is done."""
     shown_to = _inverse(images_of_other_scenes(split.scenes, seed=0))
     by_keyframe: dict[int, list[int]] = {}

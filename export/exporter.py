@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -43,6 +41,7 @@ from leo_edge.runtime.manifest import (
     PromptManifest,
     TensorSpec,
 )
+from leo_edge.runtime.new_directory import new_directory
 from leo_edge.runtime.prompt import TEMPLATES
 from leo_edge.runtime.tokenizer import Tokenizer
 
@@ -87,7 +86,7 @@ def export_bundle(checkpoint_dir: Path, bundle_dir: Path, options: ExportOptions
     context_len = _context_len(config, options.context_len)
     dtype = FLOAT_TYPES[options.float_type]
     stage_options = StageOptions(dtype, context_len, fused=options.opset == OPSET_FUSED)
-    with new_directory(bundle_dir) as directory:
+    with new_directory(bundle_dir, BundleError) as directory:
         graphs, files = _write_graphs(config, stage_options, options.opset, checkpoint, directory, say)
         shutil.copyfile(checkpoint.tokenizer_path, directory / _TOKENIZER)
         files[_TOKENIZER] = file_spec(directory / _TOKENIZER)
@@ -260,24 +259,3 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
         "num_tensors": len(checkpoint.shapes),
         "versions": {name: metadata.version(name) for name in packages},
     }
-
-
-@contextmanager
-def new_directory(target: Path) -> Iterator[Path]:
-    """Gives a temporary directory beside `target`, which becomes `target` if all went well and nothing if not.
-
-    Raises:
-        BundleError: there is something at `target`, or its parent cannot be written.
-    """
-    if target.exists():
-        raise BundleError(f"{target} exists already: remove it, or write to another directory")
-    temporary = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise BundleError(f"cannot write to {target.parent}: {error}") from None
-    try:
-        yield temporary
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

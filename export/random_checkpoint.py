@@ -17,11 +17,11 @@ from tqdm import tqdm
 from leo_edge.export.byte_tokenizer import byte_tokenizer
 from leo_edge.export.checkpoint import INDEX_NAME, SINGLE_NAME
 from leo_edge.export.config import parse_config
-from leo_edge.export.exporter import new_directory
 from leo_edge.export.presets import PRESETS
 from leo_edge.export.stages import expected_tensors
 from leo_edge.export.weights import Shape
-from leo_edge.runtime.errors import CheckpointError
+from leo_edge.runtime.errors import BundleError, CheckpointError
+from leo_edge.runtime.new_directory import new_directory
 
 SHARD_BYTES = 2 << 30
 
@@ -45,7 +45,7 @@ def write_config_checkpoint(raw: dict[str, Any], directory: Path, *, seed: int =
     config = parse_config(raw)
     dtype: torch.dtype = getattr(torch, raw.get("torch_dtype", "float32"))
     shapes = expected_tensors(config)
-    with new_directory(directory) as temporary:
+    with new_directory(directory, BundleError) as temporary:
         (temporary / "config.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
         byte_tokenizer(config).save(str(temporary / "tokenizer.json"))
         _write_shards(shapes, temporary, dtype, seed, shard_bytes)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +26,7 @@ from leo_edge.demo.dataset.taxonomy import fixed_rows
 from leo_edge.demo.world.rig import RIG
 from leo_edge.demo.world.scene import SPLITS, Scene, make_scene, split_of
 from leo_edge.runtime.errors import DatasetError
+from leo_edge.runtime.new_directory import new_directory
 
 RecordAll = Callable[[Sequence[Job]], Iterator[Recorded]]
 
@@ -57,7 +56,7 @@ def write_dataset(directory: Path, options: DatasetOptions, *, processes: int) -
     if processes < 1:
         raise DatasetError(f"--processes must be at least 1, got {processes}")
     started = time.perf_counter()
-    with new_directory(directory) as root, _drawing(processes) as record_all:
+    with new_directory(directory, DatasetError) as root, _drawing(processes) as record_all:
         _make_folders(root, options)
         tables = fixed_rows(options.size_px)
         questions = {split: _Questions(options, split) for split in SPLITS}
@@ -84,29 +83,6 @@ def write_dataset(directory: Path, options: DatasetOptions, *, processes: int) -
         images_per_s=options.num_images / seconds,
         processes=processes,
     )
-
-
-@contextmanager
-def new_directory(target: Path) -> Iterator[Path]:
-    """Gives a temporary directory beside `target`, which becomes `target` if all went well and nothing if not.
-
-    It is like that of the exporter, which cannot be had without torch.
-
-    Raises:
-        DatasetError: there is something at `target`, or its parent cannot be written.
-    """
-    if os.path.lexists(target):
-        raise DatasetError(f"{target} exists already: remove it, or write to another directory")
-    temporary = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise DatasetError(f"cannot write to {target.parent}: {error}") from None
-    try:
-        yield temporary
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @dataclass

@@ -31,7 +31,7 @@ class Sizes:
 class Recipe:
     """How long and how fast to train. Counts are keyframes (experts) and questions (the rest).
 
-    world_seed: of the scenes. scenes: of the training split. expert_keyframes: presentations to each expert.
+    world_seed: of the scenes. scenes, dev_scenes: of the train and dev splits. expert_keyframes: presentations to each expert.
     aux_questions: CoTR and projector with the auxiliary head alone. joint_questions: then with the language model.
     mmoe_questions: then everything, with MMoE and its balance loss, while the rate decays.
     """
@@ -39,6 +39,7 @@ class Recipe:
     world_seed: int = 0
     seed: int = 0
     scenes: int = 2400
+    dev_scenes: int = 50
     expert_keyframes: int = 10_000
     aux_questions: int = 30_000
     joint_questions: int = 120_000
@@ -52,7 +53,7 @@ class Recipe:
         return replace(self, **counts)
 
 
-SMOKE = Recipe(scenes=12, expert_keyframes=160, aux_questions=1_280, joint_questions=2_560, mmoe_questions=2_560)
+SMOKE = Recipe(scenes=12, dev_scenes=4, expert_keyframes=160, aux_questions=1_280, joint_questions=2_560, mmoe_questions=2_560)
 """Everything once, far too short to learn much."""
 
 

@@ -93,7 +93,7 @@ def draw_chunk(seed: int, scenes: list[int]) -> Chunk:
     count = len(scenes) * KEYFRAMES_PER_SCENE
     tiles = np.empty((count, NUM_TILES, TILE_PX, TILE_PX, 3), np.uint8)
     labels = np.empty((count, len(NUSCENES_CAMERAS), *GRID, NUM_CHANNELS), np.uint8)
-    asked = []
+    asked: list[Asking] = []
     for index in scenes:
         for keyframe in draw_scene(seed, index):
             row = len(asked)

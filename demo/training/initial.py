@@ -18,11 +18,12 @@ from torch import Tensor
 from leo_edge.demo.training.student import Student
 from leo_edge.export.checkpoint import SINGLE_NAME
 from leo_edge.export.config import LeoMiniConfig
-from leo_edge.export.exporter import new_directory
 from leo_edge.export.llm_config import MMoEConfig
 from leo_edge.export.modeling.mmoe import MMoE
 from leo_edge.export.random_checkpoint import random_tensor
 from leo_edge.export.stages import expected_tensors
+from leo_edge.runtime.errors import BundleError
+from leo_edge.runtime.new_directory import new_directory
 
 Tensors = Mapping[str, Tensor]
 
@@ -91,7 +92,7 @@ def write_checkpoint(directory: Path, raw: Mapping[str, Any], tokenizer_json: st
     Raises:
         BundleError: something is already at `directory`.
     """
-    with new_directory(directory) as temporary:
+    with new_directory(directory, BundleError) as temporary:
         (temporary / "config.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
         (temporary / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
         halves = {key: value.to(torch.float16) for key, value in tensors.items()}

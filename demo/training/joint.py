@@ -19,6 +19,7 @@ from torch.nn import functional
 from leo_edge.demo.questions.ask import ANSWERS
 from leo_edge.demo.training.config import Recipe
 from leo_edge.demo.training.dataset import Ints, QuestionArrays
+from leo_edge.demo.training.drawing import Asking
 from leo_edge.demo.training.experts import Progress
 from leo_edge.demo.training.sequence import PromptParts
 from leo_edge.demo.training.student import Fused, Student
@@ -60,9 +61,16 @@ class Trainer:
     """Everything that the three stages share."""
 
     def __init__(
-        self, student: Student, parts: PromptParts, features: Sequence[Halves], arrays: QuestionArrays, tokenizer: Tokenizer
+        self,
+        student: Student,
+        parts: PromptParts,
+        features: Sequence[Halves],
+        asked: Sequence[Asking],
+        arrays: QuestionArrays,
+        tokenizer: Tokenizer,
     ) -> None:
-        self.student, self.parts, self.features, self.arrays = student, parts, features, arrays
+        self.student, self.parts, self.features = student, parts, features
+        self.asked, self.arrays, self.tokenizer = asked, arrays, tokenizer
         self.device = student.table.device
         self.aux = AuxiliaryHead(student.config.cotr.num_queries, student.config.llm.hidden_size).to(self.device)
         ids = [tokenizer.encode(answer, add_special_tokens=False).ids for answer in ANSWERS]
@@ -113,8 +121,10 @@ class Trainer:
         return answering / len(rows), routing, balance
 
 
-def train_joint(trainer: Trainer, recipe: Recipe, say: Callable[[Progress], None]) -> None:
-    """Runs the three stages."""
+def train_joint(
+    trainer: Trainer, recipe: Recipe, say: Callable[[Progress], None], after: Callable[[str], None] = lambda _: None
+) -> None:
+    """Runs the three stages; `after` hears of each that is done."""
     random = np.random.default_rng([recipe.seed, 5])
     torch.manual_seed(recipe.seed)
     student, aux = trainer.student, trainer.aux
@@ -126,9 +136,12 @@ def train_joint(trainer: Trainer, recipe: Recipe, say: Callable[[Progress], None
     trained = [p for p in student.parameters() if p.requires_grad]
     plain = [p for p in trained if id(p) not in excluded]
     _run(trainer, "cotr", recipe.aux_questions, fusion, recipe.rate, random, say, language=False)
+    after("cotr")
     _run(trainer, "joint", recipe.joint_questions, [*plain, *aux.parameters()], recipe.rate, random, say)
+    after("joint")
     everything = [*trained, *aux.parameters()]
     _run(trainer, "mmoe", recipe.mmoe_questions, everything, recipe.rate, random, say, decay=True)
+    after("mmoe")
 
 
 def _run(

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from leo_edge.demo.training.config import Json, Recipe, Sizes, make_tokenizer, model_config
 from leo_edge.demo.training.dataset import question_arrays
 from leo_edge.demo.training.drawing import read_chunks, write_chunks
+from leo_edge.demo.training.evaluate import dev_accuracy
 from leo_edge.demo.training.experts import Progress, train_expert
 from leo_edge.demo.training.initial import FirstWeights, GivenWeights, checkpoint_tensors, write_checkpoint
 from leo_edge.demo.training.joint import Halves, Trainer, train_joint
@@ -63,10 +64,12 @@ def train(work: Work, checkpoint: Path, recipe: Recipe, sizes: Sizes, say: Say, 
         BundleError: something is already at `checkpoint`.
     """
     work.directory.mkdir(parents=True, exist_ok=True)
-    draw_split(work, "train", recipe.scenes, recipe, say, processes=processes)
+    for split, scenes in (("train", recipe.scenes), ("dev", recipe.dev_scenes)):
+        draw_split(work, split, scenes, recipe, say, processes=processes)
     make_tokenizer().save(str(work.tokenizer))
     train_experts(work, recipe, say, device=device)
-    write_features(work, "train", say, device=device)
+    for split in ("train", "dev"):
+        write_features(work, split, say, device=device)
     student, raw = train_student(work, recipe, sizes, say, device=device)
     write_checkpoint(checkpoint, raw, work.tokenizer.read_text(encoding="utf-8"), checkpoint_tensors(student.cpu()))
 
@@ -96,7 +99,7 @@ def _train_expert(name: str, work: Work, recipe: Recipe, device: str) -> None:
     config, _ = _config(work, Sizes(experts=(name,)))
     student = Student(config, FirstWeights(config, recipe.seed)).to(device)
     tiles, labels, _ = read_chunks(work.drawn("train"))
-    encoder = student.encoders[name]
+    encoder = student.encoder(name)
     log = work.directory / f"expert-{name}.log"
 
     def say(progress: Progress) -> None:
@@ -105,7 +108,7 @@ def _train_expert(name: str, work: Work, recipe: Recipe, device: str) -> None:
 
     train_expert(
         name, encoder, tiles, labels, keyframes=recipe.expert_keyframes, rate=recipe.expert_rate, seed=recipe.seed, say=say
-    )  # type: ignore[arg-type]
+    )
     own = {key: value for key, value in checkpoint_tensors(student.cpu()).items() if key.startswith(f"vision_experts.{name}.")}
     # As the checkpoint will hold them: what is trained on top of them sees them so.
     temporary = work.expert(name).with_suffix(".partial")
@@ -118,13 +121,14 @@ def write_features(work: Work, split: str, say: Say, *, device: str) -> None:
     config, _ = _config(work, Sizes())
     student = Student(config, _reader(work, config, seed=0)).to(device)
     tiles, _, _ = read_chunks(work.drawn(split))
-    for name, encoder in student.encoders.items():
+    for name in student.encoders:
+        encoder = student.encoder(name)
         path = work.features(split, name)
         if path.exists():
             continue
-        spec = encoder.expert.spec  # type: ignore[union-attr]
+        spec = encoder.expert.spec
         temporary = path.with_suffix(".partial.npy")
-        shape = (len(tiles), 6, spec.num_tokens, spec.width)  # type: ignore[union-attr]
+        shape = (len(tiles), 6, spec.num_tokens, spec.width)
         store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)  # type: ignore[no-untyped-call]
         for rows in np.array_split(np.arange(len(tiles)), max(1, len(tiles) // 8)):
             batch = torch.from_numpy(tiles[rows]).to(device)
@@ -141,7 +145,13 @@ def train_student(work: Work, recipe: Recipe, sizes: Sizes, say: Say, *, device:
     config, raw = _config(work, sizes)
     student = Student(config, _reader(work, config, seed=recipe.seed), text=sizes.text).to(device)
     trainer = trainer_of(work, student, "train", seed=recipe.seed)
-    train_joint(trainer, recipe, say)
+    dev = trainer_of(work, student, "dev", seed=recipe.seed)
+
+    def after(stage: str) -> None:
+        if stage != "cotr":  # which has no language yet
+            say(Progress(f"dev after {stage}", 1.0, dev_accuracy(student, dev.parts, dev.features, dev.asked, dev.tokenizer)))
+
+    train_joint(trainer, recipe, say, after)
     return student, raw
 
 
@@ -151,7 +161,7 @@ def trainer_of(work: Work, student: Student, split: str, *, seed: int) -> Traine
     _, _, asked = read_chunks(work.drawn(split))
     features: list[Halves] = [np.load(work.features(split, name), mmap_mode="r") for name in student.encoders]
     parts = prompt_parts(student.config, work.tokenizer)
-    return Trainer(student, parts, features, question_arrays(asked, tokenizer, seed), tokenizer)
+    return Trainer(student, parts, features, asked, question_arrays(asked, tokenizer, seed), tokenizer)
 
 
 def _config(work: Work, sizes: Sizes) -> tuple[LeoMiniConfig, Json]:

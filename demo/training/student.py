@@ -57,13 +57,23 @@ class Student(nn.Module):
                 assert isinstance(module, RouterContext)
                 self.router = module
         self.table = nn.Parameter(embedding_of(config).build(reader).to(torch.float32))
-        self.num_tokens = [encoder.expert.spec.num_tokens for encoder in self.encoders.values()]  # type: ignore[union-attr]
         self._rescale_cotr(1.0)
+
+    def encoder(self, name: str) -> TileEncoder:
+        """Returns a vision expert by its name."""
+        encoder = self.encoders[name]
+        assert isinstance(encoder, TileEncoder)
+        return encoder
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens of one camera CoTR's sum runs over."""
+        return self.config.tiling.max_tiles * sum(self.encoder(name).expert.spec.num_tokens for name in self.encoders)
 
     @property
     def cotr_scale(self) -> float:
         """One over the root of how many tokens CoTR's sum runs over."""
-        return float(sum(self.num_tokens) * self.config.tiling.max_tiles) ** -0.5
+        return float(self.num_tokens**-0.5)
 
     def _rescale_cotr(self, direction: float) -> None:
         """Turns CoTR's weights for sums into weights for means (direction 1) or back (-1): the scores stay the same."""
@@ -103,7 +113,7 @@ class Student(nn.Module):
         embeds = self.table[question] * seen  # [B, L, D]
         text = (cotr.text_proj(embeds) * seen).sum(dim=1) / _TYPICAL_QUESTION  # [B, P]
         projected = [proj(x) for proj, x in zip(cotr.token_proj, tokens, strict=True)]  # [K, C, N, P]
-        shared = torch.stack([x.sum(dim=2) for x in projected]).sum(dim=0) / sum(self.num_tokens)  # [K, C, P]
+        shared = torch.stack([x.sum(dim=2) for x in projected]).sum(dim=0) / self.num_tokens  # [K, C, P]
         reduced = []
         for i, x in enumerate(projected):
             query = cotr.query_proj[i](cotr.queries[i])  # [Q, P]
@@ -167,7 +177,7 @@ class Student(nn.Module):
             mlp, normed = layer.mlp, layer.mlp_norm(hidden)
             inner = mlp.activation(mlp.gate(normed)) * mlp.up(normed)
             if isinstance(mlp.down, MMoE):
-                added, loss = _mix(mlp.down, inner, context[:, i])
+                added, loss = mix(mlp.down, inner, context[:, i])
                 hidden, balance = hidden + added, balance + loss / len(self.llm.layers)
             else:
                 hidden = hidden + mlp.down(inner)
@@ -196,7 +206,7 @@ def _attend(layer: Block, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return attention.out((weights @ value).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-def _mix(mmoe: MMoE, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+def mix(mmoe: MMoE, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
     """Equations 8 and 9 on x [B, S, F] with context [B, R] -> [B, S, D], and the balance loss.
 
     The choice of experts has no gradient; as a straight-through estimate it gets that of the router's probabilities. The loss

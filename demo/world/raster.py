@@ -81,12 +81,13 @@ def _edges(corners: Floats) -> Floats32:
     sign = np.where(area >= 0, 1.0, -1.0)[:, None]
     a, b = -dv * sign, du * sign
     c = -(a * corners[..., 0] + b * corners[..., 1])
-    return np.stack([a, b, c], axis=-1).astype(np.float32)
+    made: Floats32 = np.stack([a, b, c], axis=-1).astype(np.float32)
+    return made
 
 
 def _filled(corners: Floats, x0: int, y0: int, x1: int, y1: int) -> npt.NDArray[np.bool_]:
     """Returns a polygon's mask in a box of the image, by OpenCV."""
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
     points = (corners - (x0, y0)) * 2**_SHIFT
-    cv2.fillConvexPoly(mask, np.rint(points).astype(np.int32), 1, cv2.LINE_8, _SHIFT)
+    cv2.fillConvexPoly(mask, np.rint(points).astype(np.int32), (1,), cv2.LINE_8, _SHIFT)
     return mask.view(np.bool_)

@@ -128,9 +128,9 @@ class _Base:
     def of(cls, actors: tuple[Actor, ...], props: tuple[Prop, ...]) -> _Base:
         rows = [(a.x, a.y, a.yaw, *a.velocity, *a.y_limits) for a in actors]
         rows += [(p.x, p.y, 0.0, 0.0, 0.0, -np.inf, np.inf) for p in props]
-        columns = np.array(rows, np.float64).T
+        x, y, yaw, vx, vy, low, high = np.array(rows, np.float64).T
         crossing = [-1] * len(actors) + [-1 if p.crossing is None else p.crossing for p in props]
-        return cls(*columns, np.zeros(len(rows), np.int64), np.array(crossing))
+        return cls(x, y, yaw, vx, vy, low, high, np.zeros(len(rows), np.int64), np.array(crossing))
 
 
 def make_scene(seed: int, index: int) -> Scene:

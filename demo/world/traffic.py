@@ -32,9 +32,8 @@ class Traffic:
         """Returns positions and speeds [V], interpolated."""
         step = min(max(time_s / STEP_S, 0.0), len(self.position_m) - 1.001)
         low, part = int(step), step % 1
-        return tuple(  # type: ignore[return-value]
-            (1 - part) * table[low] + part * table[low + 1] for table in (self.position_m, self.speed_mps)
-        )
+        position, speed = ((1 - part) * table[low] + part * table[low + 1] for table in (self.position_m, self.speed_mps))
+        return position, speed
 
 
 @dataclass(frozen=True)

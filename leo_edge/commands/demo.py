@@ -1,4 +1,4 @@
-"""`leo-edge demo`: the trained tiny model becomes a bundle and answers about a drawn world; its jobs are commands of their own."""
+"""`leo-edge demo`: the trained tiny model becomes a bundle and answers about a drawn world. `demo JOB` does one job alone."""
 
 from __future__ import annotations
 

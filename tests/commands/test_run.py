@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from leo_edge.cli import main
-from leo_edge.demo.pattern import pattern_frames
+from leo_edge.demo.training.drawing import frame_set_of
+from leo_edge.demo.world.observe import observe
+from leo_edge.demo.world.scene import make_scene
 from leo_edge.replay.nuscenes import NuScenesDrives
 from leo_edge.runtime.bundle import open_bundle
 from leo_edge.runtime.frames import NUSCENES_CAMERAS
@@ -31,7 +33,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Six drawn frames, some JPEG and some PNG."""
     home = tmp_path_factory.mktemp("images")
     paths = {}
-    for index, (channel, frame) in enumerate(pattern_frames(seed=5).frames.items()):
+    for index, (channel, frame) in enumerate(frame_set_of(observe(make_scene(0, 5), 3)).frames.items()):
         paths[channel] = home / f"{channel}.{('jpg', 'png')[index % 2]}"
         Image.fromarray(frame.image).resize((320, 180)).save(paths[channel])
     return paths
