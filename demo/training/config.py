@@ -41,9 +41,9 @@ class Recipe:
     scenes: int = 2400
     dev_scenes: int = 50
     expert_keyframes: int = 10_000
-    aux_questions: int = 30_000
-    joint_questions: int = 120_000
-    mmoe_questions: int = 130_000
+    aux_questions: int = 300_000
+    joint_questions: int = 60_000
+    mmoe_questions: int = 110_000
     expert_rate: float = 1.5e-3
     rate: float = 1.5e-3
 
@@ -110,7 +110,8 @@ def model_config(sizes: Sizes, vocab_size: int) -> Json:
         "use_thumbnail": False,
         "template": "llama3",
         "system_message": "",
-        "camera_line": "{camera}<image>",
+        # The name again behind the visual embeddings: there, it can gather what they say.
+        "camera_line": "{camera}<image>{camera}",
         "torch_dtype": "float16",
     }
     if sizes.mmoe:

@@ -24,13 +24,13 @@ Floats = npt.NDArray[np.float64]
 _ANSWER_IDS = {answer: i for i, answer in enumerate(ANSWERS)}
 # How often each type is asked in training, whatever its share of the questions.
 _TYPE_SHARE = {
-    "exist": 1.0,
+    "exist": 1.2,
     "count": 2.2,
     "object": 1.2,
     "status": 1.3,
     "comparison": 1.5,
     "colour": 1.0,
-    "light": 0.6,
+    "light": 0.8,
     "distance": 0.9,
     "lane_change": 1.1,
     "action": 1.1,
@@ -54,13 +54,17 @@ class Texts:
 
 @dataclass(frozen=True)
 class QuestionArrays:
-    """Questions [M]: keyframe, text, answer and type by number, answers by camera [M, C] (-1: none), weights."""
+    """Questions [M]: keyframe, text, answer, type, and camera by number, answers by camera [M, C] (-1: none), weights.
+
+    `camera` is the one that is asked about: the front one where none is named, the first of two.
+    """
 
     texts: Texts
     keyframe: Ints
     text: Ints
     answer: Ints
     kind: Ints
+    camera: Ints
     by_camera: Ints
     weight: Floats
 
@@ -101,9 +105,16 @@ def question_arrays(asked: Sequence[Asking], tokenizer: Tokenizer, seed: int) ->
         text=np.array([number[word] for word in words]),
         answer=np.array([_ANSWER_IDS[q.answer] for _, q in questions]),
         kind=np.array([QUESTION_TYPES.index(q.kind) for _, q in questions]),
+        camera=np.array([_camera_of(q) for _, q in questions]),
         by_camera=np.array([[-1 if a is None else _ANSWER_IDS[a] for a in q.by_camera] for _, q in questions]),
         weight=_weights([q for _, q in questions]),
     )
+
+
+def _camera_of(question: Question) -> int:
+    """Returns the number of the camera that a question names first, 0 (the front one) where it names none."""
+    words = list(DIRECTIONS.values())
+    return next((words.index(slot) for slot in question.slots if slot in words), 0)
 
 
 def _told_by(question: Question) -> str:

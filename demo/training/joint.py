@@ -6,7 +6,7 @@ Shape letters: B questions, K keyframes, C cameras, Q visual tokens per camera, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ Halves = npt.NDArray[np.float16]
 
 _KEYFRAMES_PER_STEP, _QUESTIONS_PER_KEYFRAME = 8, 8
 _AUX, _ROUTING, _BALANCE = 1.0, 0.7, 0.02
+_ASKED = 4.0
 _IGNORED = -100
 _MMOE_PARTS = ("lora_a", "lora_b", "router_in", "router_out", "router.")
 
@@ -97,9 +98,15 @@ class Trainer:
         return self.student.fuse_questions(batch.features, batch.counts, self.question_ids(batch.numbers))
 
     def aux_loss(self, batch: Batch, fused: Fused) -> Tensor:
-        """Cross-entropy of each camera's own answer, where it has one."""
+        """Cross-entropy of each camera's own answer, where it has one; the camera that is asked about weighs more.
+
+        What is drawn is balanced for the camera that is asked about: most answers of the others are no and 0.
+        """
         wanted = torch.from_numpy(self.arrays.by_camera[batch.numbers]).to(self.device)
-        return functional.cross_entropy(self.aux(fused).flatten(0, 1), wanted.flatten(), ignore_index=-1)
+        losses = functional.cross_entropy(self.aux(fused).flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="none")
+        asked = torch.from_numpy(self.arrays.camera[batch.numbers]).to(self.device)
+        weight = (1 + _ASKED * functional.one_hot(asked, wanted.shape[1])).flatten() * (wanted.flatten() >= 0)
+        return (losses * weight).sum() / weight.sum()
 
     def answer_losses(self, batch: Batch, fused: Fused) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the loss of the answers, of their first token where the direction is told, and MMoE's balance loss."""
@@ -111,8 +118,9 @@ class Trainer:
             [_IGNORED] * (len(prompt) - 1) + answer + [_IGNORED] * (longest - len(prompt) - len(answer) + 1)
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        hidden, balance = self.student.hidden(self.student.sequences(self.parts, rows, fused), fused)
-        logits = self.student.llm.head(hidden[:, len(self.parts.head) :]).float()  # [B, longest, V]
+        sequences = self.student.sequences(self.parts, rows, fused)
+        hidden, balance = self.student.hidden(sequences, fused, len(self.parts.head))
+        logits = self.student.llm.head(hidden).float()  # [B, longest, V]
         wanted = torch.tensor(targets, device=self.device).flatten()
         answering = functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=_IGNORED, reduction="sum")
         told = torch.from_numpy(self.arrays.texts.told[self.arrays.text[batch.numbers]])
@@ -121,52 +129,57 @@ class Trainer:
         return answering / len(rows), routing, balance
 
 
+Restore = Callable[[str], bool]
+"""Takes a stage's name; loads what the stage left, and says whether there was anything."""
+
+
 def train_joint(
-    trainer: Trainer, recipe: Recipe, say: Callable[[Progress], None], after: Callable[[str], None] = lambda _: None
+    trainer: Trainer,
+    recipe: Recipe,
+    say: Callable[[Progress], None],
+    *,
+    restore: Restore = lambda _: False,
+    after: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Runs the three stages; `after` hears of each that is done."""
-    random = np.random.default_rng([recipe.seed, 5])
-    torch.manual_seed(recipe.seed)
+    """Runs the three stages, those that `restore` does not know; `after` hears of each that is done."""
     student, aux = trainer.student, trainer.aux
     for encoder in student.encoders.values():
         encoder.requires_grad_(False)
     fusion = [*student.fusion.parameters(), student.table, *aux.parameters()]
-    special = [p for name, p in student.named_parameters() if any(part in name for part in _MMOE_PARTS)]
-    excluded = {id(p) for p in special}
-    trained = [p for p in student.parameters() if p.requires_grad]
-    plain = [p for p in trained if id(p) not in excluded]
-    _run(trainer, "cotr", recipe.aux_questions, fusion, recipe.rate, random, say, language=False)
-    after("cotr")
-    _run(trainer, "joint", recipe.joint_questions, [*plain, *aux.parameters()], recipe.rate, random, say)
-    after("joint")
-    everything = [*trained, *aux.parameters()]
-    _run(trainer, "mmoe", recipe.mmoe_questions, everything, recipe.rate, random, say, decay=True)
-    after("mmoe")
+    trained = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
+    plain = [p for name, p in trained if not any(part in name for part in _MMOE_PARTS)]
+    stages = {
+        "cotr": (recipe.aux_questions, fusion),
+        "joint": (recipe.joint_questions, [*plain, *aux.parameters()]),
+        "mmoe": (recipe.mmoe_questions, [*(p for _, p in trained), *aux.parameters()]),
+    }
+    for number, (stage, (questions, parameters)) in enumerate(stages.items()):
+        if not restore(stage):
+            torch.manual_seed(recipe.seed)
+            random = np.random.default_rng([recipe.seed, number])
+            _run(trainer, stage, questions, parameters, recipe.rate, random, say)
+            after(stage)
 
 
 def _run(
     trainer: Trainer,
     stage: str,
     questions: int,
-    parameters: Iterable[nn.Parameter],
+    parameters: Sequence[nn.Parameter],
     rate: float,
     random: np.random.Generator,
     say: Callable[[Progress], None],
-    *,
-    language: bool = True,
-    decay: bool = False,
 ) -> None:
-    """Trains some parameters on so many questions; the rate rises over the first steps and, with `decay`, falls to nothing."""
-    parameters = list(parameters)
+    """Trains some parameters on so many questions. The rate rises at first and, in the last stage, falls to nothing."""
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
     steps = max(1, questions // (_KEYFRAMES_PER_STEP * _QUESTIONS_PER_KEYFRAME))
     kept: dict[str, float] = {}
     started = time.monotonic()
     for step in range(steps):
-        factor = min(1.0, (step + 1) / 100) * (1 - step / steps if decay else 1.0)
+        factor = min(1.0, (step + 1) / 100) * (1 - step / steps if stage == "mmoe" else 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
-        losses = _losses(trainer, trainer.batch(random), language=language)
+        losses = _losses(trainer, trainer.batch(random), language=stage != "cotr")
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import nn
 
 from leo_edge.demo.training.config import Json, Recipe, Sizes, make_tokenizer, model_config
 from leo_edge.demo.training.dataset import question_arrays
@@ -50,6 +52,10 @@ class Work:
     def features(self, split: str, name: str) -> Path:
         """An expert's tokens of all keyframes of a split."""
         return self.directory / f"features-{split}-{name}.npy"
+
+    def stage(self, run: str, stage: str) -> Path:
+        """What a stage of a run left: the student's weights and the auxiliary head's."""
+        return self.directory / f"run-{run}-{stage}.safetensors"
 
     @property
     def tokenizer(self) -> Path:
@@ -146,12 +152,21 @@ def train_student(work: Work, recipe: Recipe, sizes: Sizes, say: Say, *, device:
     student = Student(config, _reader(work, config, seed=recipe.seed), text=sizes.text).to(device)
     trainer = trainer_of(work, student, "train", seed=recipe.seed)
     dev = trainer_of(work, student, "dev", seed=recipe.seed)
+    run = hashlib.sha256(json.dumps([asdict(recipe), asdict(sizes)]).encode()).hexdigest()[:12]
+    parts = nn.ModuleDict({"student": student, "aux": trainer.aux})
 
     def after(stage: str) -> None:
+        save_file({key: value.cpu() for key, value in parts.state_dict().items()}, work.stage(run, stage))
         if stage != "cotr":  # which has no language yet
             say(Progress(f"dev after {stage}", 1.0, dev_accuracy(student, dev.parts, dev.features, dev.asked, dev.tokenizer)))
 
-    train_joint(trainer, recipe, say, after)
+    def restore(stage: str) -> bool:
+        if not work.stage(run, stage).exists():
+            return False
+        parts.load_state_dict(load_file(work.stage(run, stage)))
+        return True
+
+    train_joint(trainer, recipe, say, restore=restore, after=after)
     return student, raw
 
 

@@ -35,8 +35,6 @@ def prompt_parts(config: LeoMiniConfig, tokenizer_path: Path) -> PromptParts:
     manifest = PromptManifest(prefix, suffix, *config.image_tokens, config.camera_line, (stop_id,))
     images = [(channel, config.cotr.num_queries) for channel in NUSCENES_CAMERAS]
     prompt = build_prompt("Is it safe?", images, manifest, tokenizer)
-    start, length = prompt.image_spans[-1]
-    rest = prompt.token_ids[start + length :]
-    count = len(prompt.question_ids)
-    assert rest[:count] == prompt.question_ids
-    return PromptParts(prompt.token_ids[: start + length], prompt.image_spans, rest[count:], stop_id)
+    ids, question = prompt.token_ids, prompt.question_ids
+    start = next(i for i in range(sum(prompt.image_spans[-1]), len(ids)) if ids[i : i + len(question)] == question)
+    return PromptParts(ids[:start], prompt.image_spans, ids[start + len(question) :], stop_id)

@@ -156,8 +156,8 @@ class Student(nn.Module):
         rows = [[*ids, *parts.suffix] for ids in questions]
         prompts, running = [len(row) for row in rows], set(range(len(rows)))
         for _ in range(most_tokens):
-            hidden, _ = self.hidden(self.sequences(parts, rows, fused), fused)
-            last = torch.tensor([len(parts.head) + len(row) - 1 for row in rows], device=hidden.device)
+            hidden, _ = self.hidden(self.sequences(parts, rows, fused), fused, len(parts.head))
+            last = torch.tensor([len(row) - 1 for row in rows], device=hidden.device)
             picked = self.llm.head(hidden[torch.arange(len(rows)), last]).argmax(dim=-1).tolist()
             running = {i for i in running if picked[i] != parts.stop_id}
             for i in running:
@@ -166,14 +166,15 @@ class Student(nn.Module):
                 break
         return [row[count:] for row, count in zip(rows, prompts, strict=True)]
 
-    def hidden(self, embeds: Tensor, fused: Fused) -> tuple[Tensor, Tensor]:
-        """Runs the language model on sequences [B, S, D] -> last hidden states [B, S, D] and MMoE's balance loss."""
+    def hidden(self, embeds: Tensor, fused: Fused, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Runs the language model on sequences [B, S, D] -> last hidden states from `start` on and MMoE's balance loss."""
         context = self._router_context(fused)
         cos, sin = self.llm.rope(torch.arange(embeds.shape[1], device=embeds.device))
         hidden, balance = embeds, embeds.new_zeros(())
         for i, layer in enumerate(self.llm.layers):
             assert isinstance(layer, Block)
-            hidden = hidden + _attend(layer, hidden, cos, sin)
+            first = start if i == len(self.llm.layers) - 1 else 0
+            hidden = hidden[:, first:] + _attend(layer, hidden, cos, sin, first)
             mlp, normed = layer.mlp, layer.mlp_norm(hidden)
             inner = mlp.activation(mlp.gate(normed)) * mlp.up(normed)
             if isinstance(mlp.down, MMoE):
@@ -191,18 +192,20 @@ class Student(nn.Module):
         return context.unflatten(1, (len(self.llm.layers), -1))
 
 
-def _attend(layer: Block, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Causal attention over [B, S, D]."""
+def _attend(layer: Block, hidden: Tensor, cos: Tensor, sin: Tensor, first: int) -> Tensor:
+    """Causal attention over [B, S, D], of the positions from `first` on."""
     attention, x = layer.attention, layer.attention_norm(hidden)
-    heads = {"q": attention.num_heads, "k": attention.num_kv_heads, "v": attention.num_kv_heads}
-    parts = {name: getattr(attention, name)(x).unflatten(2, (count, -1)) for name, count in heads.items()}
-    query, key = (rotate(parts[name], cos, sin).to(x.dtype).transpose(1, 2) for name in "qk")  # [B, heads, S, E]
-    value = parts["v"].to(x.dtype).transpose(1, 2)
-    key, value = (part.repeat_interleave(heads["q"] // heads["k"], dim=1) for part in (key, value))
+    groups = attention.num_heads // attention.num_kv_heads
+    query = rotate(attention.q(x[:, first:]).unflatten(2, (attention.num_heads, -1)), cos[first:], sin[first:])
+    key = rotate(attention.k(x).unflatten(2, (attention.num_kv_heads, -1)), cos, sin)
+    value = attention.v(x).unflatten(2, (attention.num_kv_heads, -1))
+    query, key, value = (part.to(value.dtype).transpose(1, 2) for part in (query, key, value))  # [B, heads, S, E]
+    key, value = (part.repeat_interleave(groups, dim=1) if groups > 1 else part for part in (key, value))
     # For sequences this short, faster than torch's fused kernel on a CPU.
-    scores = query @ key.transpose(2, 3) * attention.head_dim**-0.5
-    hidden_from = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
-    weights = functional.softmax(scores.float().masked_fill(hidden_from, float("-inf")), dim=-1).to(x.dtype)
+    length = x.shape[1]
+    later = torch.full((length - first, length), float("-inf"), dtype=value.dtype, device=x.device).triu(first + 1)
+    scores = query @ key.transpose(2, 3) * attention.head_dim**-0.5 + later
+    weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
     return attention.out((weights @ value).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 

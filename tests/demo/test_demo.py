@@ -1,21 +1,17 @@
-"""`leo-edge demo` and its drawn frames: everything runs from nothing, and says what its words are worth."""
+"""`leo-edge demo`: the shipped model from bundle to figures, and its bad input."""
 
 import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from leo_edge.cli import main
-from leo_edge.commands.demo import PRESET, QUESTIONS
-from leo_edge.demo.pattern import pattern_frames
-from leo_edge.runtime.bundle import open_bundle
-from leo_edge.runtime.frames import NUSCENES_CAMERAS
-from tests.conftest import CommandLine, MadeOnce
-from tests.real_data import NUSCENES_REAL, needs_real_frames
+from leo_edge.demo.answer_file import CARD_ANSWERS, SHIPPED, AnswerFile
+from leo_edge.demo.questions.ask import QUESTION_TYPES
+from tests.conftest import CommandLine
 
-STAGES = ["tiles", "vision.clip", "vision.sam", "prompt", "fuse", "router", "prefill", "decode", "answer"]
+SCENES = 4
 
 
 def shown(directory: Path) -> set[str]:
@@ -23,84 +19,67 @@ def shown(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir() if not path.name.startswith(".")}
 
 
-@pytest.fixture
-def quick(tiny_bundles: MadeOnce, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes a bundle that is there already: exporting is what takes the demo's time."""
-
-    def copy_bundle(checkpoint: Path, bundle: Path, *_: object) -> None:
-        assert (checkpoint / "config.json").is_file()
-        shutil.copytree(tiny_bundles[PRESET], bundle)
-
-    monkeypatch.setattr("leo_edge.export.exporter.export_bundle", copy_bundle)
+@pytest.fixture(scope="module")
+def shipped_bundle(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Path:
+    """The shipped checkpoint, exported."""
+    assert session_cache
+    bundle = tmp_path_factory.mktemp("shipped") / "bundle"
+    assert main(["export", str(SHIPPED), str(bundle)]) == 0
+    return bundle
 
 
-def test_from_nothing_to_answers_and_latencies(
-    tmp_path: Path,
-    session_cache: Path,  # noqa: ARG001 - wanted for what it does
-    capsys: pytest.CaptureFixture[str],
+def test_from_the_shipped_checkpoint_to_figures(
+    tmp_path: Path, shipped_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["demo", "--out", str(tmp_path / "out")]) == 0
-    out, err = capsys.readouterr()
-    assert "Six cameras (drawn frames), onnxruntime " in out
-    assert "The weights are random, so the words mean nothing" in out
-    assert re.findall(r"^Q: (.*)$", out, re.MULTILINE) == list(QUESTIONS)
-    assert len(re.findall(r"^A: .*\n   \(\d+ tokens, (?:length|stop_token)\)$", out, re.MULTILINE)) == len(QUESTIONS)
-    assert re.findall(r"(\S+) +\d+\.\d$", out, re.MULTILINE) == STAGES
-    prompt, context, visual = map(int, re.findall(r"prompt (\d+) of (\d+) tokens, (\d+) of them visual", out)[0])
-    assert visual < prompt < context
-    assert f"exporting it to {tmp_path / 'out' / 'bundle'}" in err
-    assert shown(tmp_path / "out") == {"checkpoint", "bundle"}
-    assert open_bundle(tmp_path / "out" / "bundle").manifest.family == "leo_mini"
+    def copy_bundle(_: Path, bundle: Path, *__: object) -> None:
+        shutil.copytree(shipped_bundle, bundle)
+
+    monkeypatch.setattr("leo_edge.export.exporter.export_bundle", copy_bundle)  # what takes the time is tested elsewhere
+    for _ in range(2):  # the second run replaces what the first one wrote
+        capsys.readouterr()
+        assert main(["demo", "--out", str(tmp_path), "--scenes", str(SCENES)]) == 0
+    out = capsys.readouterr().out
+    answers = re.findall(r"^Q: .*\nA: (.*)   \((right|WRONG.*)\)$", out, re.MULTILINE)
+    assert len(answers) >= 3
+    for kind in QUESTION_TYPES:
+        assert re.search(rf"^{kind} +\d+ +\d+\.\d \[", out, re.MULTILINE), kind
+    assert re.search(r"^all +\d+ ", out, re.MULTILINE)
+    for stage in ("tiles", "vision.semantics", "vision.geometry", "fuse", "router", "prefill", "decode"):
+        assert re.search(rf"\b{re.escape(stage)} +\d+\.\d$", out, re.MULTILINE), stage
+    assert shown(tmp_path) == {"bundle"}
 
 
-@pytest.mark.usefixtures("quick")
-class TestAgain:
-    def test_replaces_what_its_last_run_wrote_and_nothing_else(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        (tmp_path / "mine.txt").write_text("mine")
-        answers = []
-        for _ in range(2):
-            assert main(["demo", "--out", str(tmp_path)]) == 0
-            answers.append(re.findall(r"^A: .*$", capsys.readouterr().out, re.MULTILINE))
-        assert answers[0] == answers[1]
-        assert shown(tmp_path) == {"checkpoint", "bundle", "mine.txt"}
-        assert (tmp_path / "mine.txt").read_text() == "mine"
-
-    def test_leaves_a_checkpoint_alone_that_is_not_its_own(self, tmp_path: Path, error_line: CommandLine) -> None:
-        (tmp_path / "checkpoint").mkdir()
-        (tmp_path / "checkpoint" / "trained.safetensors").write_text("mine")
-        assert str(tmp_path / "checkpoint") in error_line("demo", "--out", tmp_path)
-        assert (tmp_path / "checkpoint" / "trained.safetensors").read_text() == "mine"
-
-    def test_dataset_that_is_not_there_is_noticed_before_anything_is_written(
-        self, tmp_path: Path, error_line: CommandLine
-    ) -> None:
-        assert "no folder" in error_line("demo", "--out", tmp_path / "out", "--nuscenes", tmp_path / "absent")
-        assert not list(tmp_path.iterdir())
-
-    @needs_real_frames
-    def test_takes_real_frames_where_they_are(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["demo", "--out", str(tmp_path / "drawn")]) == 0
-        assert main(["demo", "--out", str(tmp_path / "real"), "--nuscenes", str(NUSCENES_REAL)]) == 0
-        drawn, real = capsys.readouterr().out.split("Six cameras ")[1:]
-        assert f"(scene-0061 of {NUSCENES_REAL})" in real
-        assert re.findall(r"^A: .*$", drawn, re.MULTILINE) != re.findall(r"^A: .*$", real, re.MULTILINE)
+def test_bundle_answers_as_torch_does_twice_and_as_a_file_of_answers_holds(
+    tmp_path: Path, shipped_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--scenes", str(SCENES), "--per-type", "8"]
+    torch_answers = tmp_path / "torch.json"
+    assert main(["demo", "score", str(SHIPPED), *options, "--answers", str(torch_answers)]) == 0
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(["demo", "score", str(shipped_bundle), *options, "--against", str(torch_answers)]) == 0
+        total = len(AnswerFile.read(torch_answers).answers.own) * 2
+        assert f"{total} of {total} answers equal" in capsys.readouterr().out
+    altered = torch_answers.read_text().replace('"yes"', '"maybe"', 1)
+    torch_answers.write_text(altered)
+    assert main(["demo", "score", str(shipped_bundle), *options, "--against", str(torch_answers)]) == 1
 
 
-class TestPattern:
-    def test_draws_a_whole_frame_set(self) -> None:
-        frame_set = pattern_frames()
-        frame_set.require_complete()
-        assert frame_set.channels == NUSCENES_CAMERAS
-        assert {frame.image.shape for frame in frame_set.frames.values()} == {(900, 1600, 3)}
+def test_the_cards_answers_are_to_the_questions_that_score_asks_by_default() -> None:
+    kept = AnswerFile.read(CARD_ANSWERS)
+    assert (kept.options.split, kept.options.scenes, kept.options.per_type, kept.options.seed) == ("val", 150, 300, 0)
+    assert len(kept.answers.own) == len(kept.answers.blind) > 2000
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 25e6
 
-    def test_a_seed_gives_the_same_frames_and_another_seed_others(self) -> None:
-        first, again, other = (pattern_frames(seed).frames for seed in (3, 3, 4))
-        for channel in NUSCENES_CAMERAS:
-            assert np.array_equal(first[channel].image, again[channel].image)
-            assert not np.array_equal(first[channel].image, other[channel].image)
 
-    def test_every_camera_sees_something_else(self) -> None:
-        images = [frame.image.tobytes() for frame in pattern_frames().frames.values()]
-        assert len(set(images)) == len(images)
+class TestBadInput:
+    def test_leaves_a_bundle_alone_that_is_not_its_own(self, tmp_path: Path, error_line: CommandLine) -> None:
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "mine.txt").write_text("mine")
+        assert str(tmp_path / "bundle") in error_line("demo", "--out", tmp_path)
+        assert shown(tmp_path / "bundle") == {"mine.txt"}
+
+    def test_scores_neither_nothing_nor_something_else(self, tmp_path: Path, error_line: CommandLine) -> None:
+        assert "neither bundle.json nor config.json" in error_line("demo", "score", tmp_path)
+        assert "expected at least 2 scenes" in error_line("demo", "score", SHIPPED, "--scenes", 1)
+        assert "give the same options" in error_line("demo", "score", SHIPPED, "--scenes", 2, "--against", "card")
