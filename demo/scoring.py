@@ -11,12 +11,12 @@ from leo_edge.demo.answering import Answerer
 from leo_edge.demo.dataset.names import sample_token, scene_name
 from leo_edge.demo.questions.sets import SetItem, choose_set
 from leo_edge.demo.questions.words import put_into_words
-from leo_edge.demo.training.drawing import Asking, asking_of, draw_scene, frame_set_of
+from leo_edge.demo.training.drawing import Asking, asking_of, draw_scene, frame_set
 from leo_edge.demo.world.scene import scene_indices
 from leo_edge.replay.question_set import Question
 from leo_edge.replay.score import ScoredItem, images_of_other_scenes
 from leo_edge.runtime.errors import DatasetError
-from leo_edge.runtime.frames import FrameSet
+from leo_edge.runtime.frames import FrameSet, RgbImage
 
 WORLD_SEED = 0
 """The world in which the shipped model learned, in scenes of its train split."""
@@ -66,7 +66,7 @@ def draw_split(options: SplitOptions, *, processes: int, tick: Callable[[int], o
     asked: list[Asking] = []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for scene in pool.map(_draw, [options.seed] * len(indices), indices):
-            frames += [frame_set for frame_set, _ in scene]
+            frames += [frame_set(entry.keyframe, images) for images, entry in scene]
             asked += [entry for _, entry in scene]
             tick(1)
     items = choose_set(asked, options.per_type, options.seed)
@@ -87,11 +87,11 @@ def answer_set(answerer: Answerer, split: SplitSet, *, tick: Callable[[int], obj
     for number, item in enumerate(split.items):
         by_keyframe.setdefault(item.keyframe, []).append(number)
     own, blind = [""] * len(split.items), [""] * len(split.items)
-    for keyframe, frame_set in enumerate(split.frames):
+    for keyframe, frames in enumerate(split.frames):
         askers = [(own, keyframe), *((blind, other) for other in shown_to.get(keyframe, ()))]
         jobs = [(answers, by_keyframe[asker]) for answers, asker in askers if asker in by_keyframe]
         if jobs:
-            encoded = answerer.encode(frame_set)
+            encoded = answerer.encode(frames)
             for answers, numbers in jobs:
                 texts = answerer.answer(encoded, [split.questions[number].question for number in numbers])
                 for number, text in zip(numbers, texts, strict=True):
@@ -108,9 +108,12 @@ def scored_items(split: SplitSet, answers: tuple[str, ...]) -> tuple[ScoredItem,
     )
 
 
-def _draw(seed: int, index: int) -> list[tuple[FrameSet, Asking]]:
-    """Draws one scene's keyframes."""
-    return [(frame_set_of(keyframe), asking_of(keyframe)) for keyframe in draw_scene(seed, index)]
+def _draw(seed: int, index: int) -> list[tuple[dict[str, RgbImage], Asking]]:
+    """Draws one scene's keyframes: their small images by camera, and their questions."""
+    return [
+        ({channel: drawn.image for channel, drawn in keyframe.drawn.items()}, asking_of(keyframe))
+        for keyframe in draw_scene(seed, index)
+    ]
 
 
 def _in_schema(item: SetItem, asking: Asking, seed: int) -> Question:

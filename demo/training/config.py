@@ -41,9 +41,9 @@ class Recipe:
     scenes: int = 2400
     dev_scenes: int = 50
     expert_keyframes: int = 10_000
-    aux_questions: int = 300_000
-    joint_questions: int = 60_000
-    mmoe_questions: int = 110_000
+    aux_questions: int = 200_000
+    joint_questions: int = 40_000
+    mmoe_questions: int = 90_000
     expert_rate: float = 1.5e-3
     rate: float = 1.5e-3
 

@@ -22,7 +22,7 @@ from leo_edge.demo.training.labels import GRID, NUM_CHANNELS, TILE_PX, label
 from leo_edge.demo.world.observe import Keyframe, keyframe_time, observe
 from leo_edge.demo.world.rig import RIG
 from leo_edge.demo.world.scene import make_scene
-from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet
+from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet, RgbImage
 from leo_edge.runtime.tiles import TileBatch, TilingConfig
 
 Bytes = npt.NDArray[np.uint8]
@@ -57,10 +57,14 @@ class Chunk:
 
 def frame_set_of(keyframe: Keyframe) -> FrameSet:
     """Returns a keyframe's six small images as the runtime takes them."""
-    start_ns = _STAMP_NS + round(keyframe_time(keyframe.number) * 1e9)
+    return frame_set(keyframe.number, {channel: drawn.image for channel, drawn in keyframe.drawn.items()})
+
+
+def frame_set(number: int, images: dict[str, RgbImage]) -> FrameSet:
+    """Returns the images of keyframe `number` as the runtime takes them, each camera with its own stamp."""
+    start_ns = _STAMP_NS + round(keyframe_time(number) * 1e9)
     frames = [
-        CameraFrame(channel, drawn.image, stamp_ns=start_ns + RIG[channel].delay_us * 1000)
-        for channel, drawn in keyframe.drawn.items()
+        CameraFrame(channel, image, stamp_ns=start_ns + RIG[channel].delay_us * 1000) for channel, image in images.items()
     ]
     return FrameSet.of(frames, stamp_ns=start_ns)
 

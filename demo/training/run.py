@@ -156,7 +156,7 @@ def train_student(work: Work, recipe: Recipe, sizes: Sizes, say: Say, *, device:
     parts = nn.ModuleDict({"student": student, "aux": trainer.aux})
 
     def after(stage: str) -> None:
-        save_file({key: value.cpu() for key, value in parts.state_dict().items()}, work.stage(run, stage))
+        save_file({key: value.cpu().contiguous() for key, value in parts.state_dict().items()}, work.stage(run, stage))
         if stage != "cotr":  # which has no language yet
             say(Progress(f"dev after {stage}", 1.0, dev_accuracy(student, dev.parts, dev.features, dev.asked, dev.tokenizer)))
 
