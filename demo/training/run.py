@@ -135,7 +135,7 @@ def write_features(work: Work, split: str, say: Say, *, device: str) -> None:
         spec = encoder.expert.spec
         temporary = path.with_suffix(".partial.npy")
         shape = (len(tiles), 6, spec.num_tokens, spec.width)
-        store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)  # type: ignore[no-untyped-call]
+        store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
         for rows in np.array_split(np.arange(len(tiles)), max(1, len(tiles) // 8)):
             batch = torch.from_numpy(tiles[rows]).to(device)
             with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):

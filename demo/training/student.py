@@ -40,7 +40,7 @@ class Student(nn.Module):
 
     def __init__(self, config: LeoMiniConfig, reader: TensorReader, *, text: bool = True) -> None:
         super().__init__()
-        self.config, self.text = config, text
+        self.config = config
         options = StageOptions(torch.float32, config.llm.max_position_embeddings, fused=False, fold=False)
         self.encoders = nn.ModuleDict()
         self.router: RouterContext | None = None
@@ -58,6 +58,9 @@ class Student(nn.Module):
                 self.router = module
         self.table = nn.Parameter(embedding_of(config).build(reader).to(torch.float32))
         self._rescale_cotr(1.0)
+        if not text:
+            for parameter in self.fusion.cotr.text_proj.parameters():
+                parameter.requires_grad_(False).zero_()
 
     def encoder(self, name: str) -> TileEncoder:
         """Returns a vision expert by its name."""
@@ -79,16 +82,15 @@ class Student(nn.Module):
         """Turns CoTR's weights for sums into weights for means (direction 1) or back (-1): the scores stay the same."""
         scale = self.cotr_scale**direction
         cotr = self.fusion.cotr
-        factors = [
+        factors: list[tuple[nn.Module, float]] = [
             (cotr.token_proj, 1 / scale),
             (cotr.query_proj, scale),
-            ([cotr.text_proj], scale * _TYPICAL_QUESTION**direction),
+            (cotr.text_proj, scale * _TYPICAL_QUESTION**direction),
         ]
         with torch.no_grad():
-            for modules, factor in factors:
-                for module in modules:
-                    module.weight *= factor
-                    module.bias *= factor
+            for module, factor in factors:
+                for parameter in module.parameters():
+                    parameter.mul_(factor)
 
     def checkpoint_modules(self) -> None:
         """Puts the weights into the form of a checkpoint; `training_modules` takes it back."""
@@ -125,7 +127,7 @@ class Student(nn.Module):
 
     def _reduce(self, expert: int, scores: Tensor, x: Tensor, tokens: Tensor, text: Tensor) -> Tensor:
         """One keyframe's questions: scores [C, Q, N], x [C, N, P], tokens [C, N, d_i], text [B, P] -> [B, C, Q, d_i]."""
-        asked = (text @ x.flatten(0, 1).T).unflatten(1, x.shape[:2]) if self.text else text.new_zeros(len(text), *x.shape[:2])
+        asked = (text @ x.flatten(0, 1).T).unflatten(1, x.shape[:2])  # [B, C, N]
         weights = functional.softmax((scores + asked[:, :, None]).float() / self.fusion.cotr.widths[expert] ** 0.5, dim=-1)
         return weights.to(x.dtype) @ tokens.to(x.dtype)
 
@@ -206,7 +208,7 @@ def _attend(layer: Block, hidden: Tensor, cos: Tensor, sin: Tensor, first: int) 
     later = torch.full((length - first, length), float("-inf"), dtype=value.dtype, device=x.device).triu(first + 1)
     scores = query @ key.transpose(2, 3) * attention.head_dim**-0.5 + later
     weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
-    return attention.out((weights @ value).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    return attention.out((weights @ value).transpose(1, 2).flatten(2))
 
 
 def mix(mmoe: MMoE, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:

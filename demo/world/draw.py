@@ -179,7 +179,7 @@ def _in_view(local: Floats, camera: Camera) -> npt.NDArray[np.bool_]:
 
 def _clip_near(local: Floats) -> Floats:
     """Cuts faces [F, C, 3] at the near plane (Sutherland and Hodgman 1974); gives [F, C + 1, 3], corners repeated as needed."""
-    padded = np.concatenate([local, local[:, -1:]], axis=1)
+    padded: Floats = np.concatenate([local, local[:, -1:]], axis=1)
     for i in np.flatnonzero((local[..., 2] < _NEAR_M).any(axis=1)).tolist():
         ring: list[Floats] = []
         corners = local[i]

@@ -15,11 +15,11 @@ from leo_edge.runtime.errors import LeoEdgeError
 
 if TYPE_CHECKING:
     from leo_edge.demo.scoring import SplitSet
+    from leo_edge.replay.question_set import Question
     from leo_edge.runtime.pipeline import Pipeline
 
 # Says that the bundle beside it is the demo's own.
 _MARKER = ".leo-edge-demo"
-_NUM_SHOWN = 8
 _JOBS = {
     "world": (demo_world, "draw a world and write it as a dataset in nuScenes format"),
     "train": (demo_train, "train the tiny LEO-MINI on the drawn world"),
@@ -57,8 +57,7 @@ def _demo(out: Path, scenes: int) -> int:
     export_bundle(SHIPPED, bundle, ExportOptions(), say)
     split = demo_score.draw(options)
     pipeline = open_pipeline(bundle)
-    print(f"\nA drawn val scene ({split.scenes[0]}), six cameras, {pipeline.backend}.\n")
-    print(_show(pipeline, split))
+    print("\n" + _show(pipeline, split))
     started = time.monotonic()
     answers = demo_score.answer(BundleAnswerer(pipeline), split)
     print(f"\nExact match on {len(split.questions)} questions of {scenes} val scenes, which training never saw:\n")
@@ -73,13 +72,16 @@ def _demo(out: Path, scenes: int) -> int:
 
 
 def _show(pipeline: Pipeline, split: SplitSet) -> str:
-    """Answers some questions, of as many types as there are, about the split's first keyframe; shows where the time goes."""
-    by_type = {q.template_type: q for item, q in zip(split.items, split.questions, strict=True) if item.keyframe == 0}
-    shown = list(by_type.values())[:_NUM_SHOWN]
-    pipeline.ask(pipeline.encode(split.frames[0]), shown[0].question)  # warm-up
-    tokens = pipeline.encode(split.frames[0])
+    """Answers a question of each type about the keyframe that is asked about most types; shows where the time goes."""
+    by_keyframe: dict[int, dict[str, Question]] = {}
+    for item, question in zip(split.items, split.questions, strict=True):
+        by_keyframe.setdefault(item.keyframe, {})[question.template_type] = question
+    keyframe = max(by_keyframe, key=lambda number: len(by_keyframe[number]))
+    shown, frames = list(by_keyframe[keyframe].values()), split.frames[keyframe]
+    pipeline.ask(pipeline.encode(frames), shown[0].question)  # warm-up
+    tokens = pipeline.encode(frames)
     answers = [pipeline.ask(tokens, question.question) for question in shown]
-    lines = []
+    lines = [f"A drawn val scene ({split.scenes[keyframe]}), six cameras, {pipeline.backend}.", ""]
     for question, answer in zip(shown, answers, strict=True):
         verdict = "right" if answer.text == question.answer else f"WRONG, the truth is: {question.answer}"
         lines += [f"Q: {question.question}", f"A: {answer.text}   ({verdict})"]

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from leo_edge.demo.answer_file import SHIPPED
 from leo_edge.demo.answering import BundleAnswerer, TorchAnswerer
 from leo_edge.demo.training.drawing import frame_set_of
 from leo_edge.demo.training.student import Fused, Student, mix
 from leo_edge.demo.world.observe import Keyframe
+from leo_edge.export.checkpoint import Checkpoint
+from leo_edge.export.config import LeoMiniConfig, parse_config
 from leo_edge.export.exporter import ExportOptions, export_bundle
 from leo_edge.export.llm_config import MMoEConfig
 from leo_edge.export.modeling.mmoe import MMoE
@@ -47,27 +50,37 @@ def test_questions_side_by_side_are_answered_as_one_by_one(answerer: TorchAnswer
     assert answerer.answer(tokens, QUESTIONS) == alone
 
 
-def test_fuses_as_the_exported_module_does(answerer: TorchAnswerer, keyframe: Keyframe) -> None:
+def test_fuses_as_the_exported_module_does(keyframe: Keyframe) -> None:
+    """With trained weights: random ones make CoTR's softmax all but a maximum."""
+    answerer = TorchAnswerer.open(SHIPPED)
     student = answerer.student
     tokens = answerer.encode(frame_set_of(keyframe))
-    ids = answerer.tokenizer.encode(QUESTIONS[0], special=False)
+    ids, other = ([answerer.tokenizer.encode(text, special=False)] for text in QUESTIONS[:2])
     with torch.inference_mode():
-        got = student.fuse_questions(tokens, [1], [ids]).visual[0]
+        got = student.fuse_questions(tokens, [1], ids).visual[0]
         student.checkpoint_modules()
-        wanted = student.fusion([each[0] for each in tokens], student.table[torch.tensor(ids)])
+        wanted = student.fusion([each[0] for each in tokens], student.table[torch.tensor(ids[0])])
         student.training_modules()
-        again = student.fuse_questions(tokens, [1], [ids]).visual[0]
-        without_text = Student.fuse_questions(_without_text(student), tokens, [1], [ids]).visual[0]
-    assert torch.allclose(got, wanted, atol=1e-4)
-    assert torch.allclose(got, again, atol=1e-5)
-    assert not torch.allclose(without_text, wanted, atol=1e-2)
+        again = student.fuse_questions(tokens, [1], ids).visual[0]
+        of_another_question = student.fuse_questions(tokens, [1], other).visual[0]
+    assert torch.allclose(got, wanted, atol=1e-3)
+    assert torch.allclose(got, again, atol=1e-4)
+    assert not torch.allclose(of_another_question, wanted, atol=1e-1)
 
 
-def _without_text(student: Student) -> Student:
-    other = Student.__new__(Student)
-    other.__dict__.update(student.__dict__)
-    other.text = False
-    return other
+def test_without_text_all_questions_see_the_same(keyframe: Keyframe) -> None:
+    checkpoint = Checkpoint.open(SHIPPED)
+    config = parse_config(checkpoint.config)
+    assert isinstance(config, LeoMiniConfig)
+    student = Student(config, checkpoint, text=False)
+    answerer = TorchAnswerer.open(SHIPPED)
+    tokens = answerer.encode(frame_set_of(keyframe))
+    with torch.inference_mode():
+        one, other = (
+            student.fuse_questions(tokens, [1], [answerer.tokenizer.encode(text, special=False)]).visual
+            for text in QUESTIONS[:2]
+        )
+    assert torch.equal(one, other)
 
 
 @pytest.fixture

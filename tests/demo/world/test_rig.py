@@ -13,7 +13,8 @@ Floats = npt.NDArray[np.float64]
 def relative_place(camera: Camera, point: Floats, size_px: tuple[int, int]) -> Floats:
     """Where a point of the camera's frame is in an image: 0 at its left and upper edge, 1 at its right and lower one."""
     u, v, depth = camera.intrinsic(size_px) @ point
-    return (np.array([u, v]) / depth + 0.5) / size_px
+    place: Floats = (np.array([u, v]) / depth + 0.5) / size_px
+    return place
 
 
 def in_camera(camera: Camera, point: tuple[float, float, float]) -> Floats:

@@ -120,7 +120,7 @@ class TestMotion:
             standing = [*still, *props]
             for time_s in (0.0, 9.87, 20.0):
                 moment = scene.at(time_s)
-                placed = [(thing.x, thing.y) for thing in (*scene.actors, *scene.props)]
+                placed = [(a.x, a.y) for a in scene.actors] + [(p.x, p.y) for p in scene.props]
                 np.testing.assert_allclose(world_x(scene, time_s)[standing], [placed[i][0] for i in standing], atol=1e-9)
                 np.testing.assert_array_equal(moment.y[standing], [placed[i][1] for i in standing])
                 assert (moment.speed_mps[still] == 0).all()
