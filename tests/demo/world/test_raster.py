@@ -206,10 +206,10 @@ class TestCorners:
         assert (buffer.inverse == 0).all()
 
     def test_corners_too_far_for_opencv_are_tested_instead(self) -> None:
-        """A plane's edge close to the camera: corners at 2 million pixels, and 260x180 pixels to fill."""
-        corners = np.array([[[-900.0, 1.0, 0.1], [900.0, 1.0, 0.1], [900.0, 1.0, 40.0], [-900.0, 1.0, 40.0]]])
+        """A plane's edge close to the camera: corners at 400 million pixels, and 260x180 pixels to fill."""
+        corners = np.array([[[-900.0, 1.0, 0.0005], [900.0, 1.0, 0.0005], [900.0, 1.0, 40.0], [-900.0, 1.0, 40.0]]])
         polygons = Polygons(corners, np.array([[260.0, 0, 129.5], [0, 260.0, 89.5], [0, 0, 1]]))
-        assert np.abs(polygons.pixels).max() > 2**20
+        assert np.abs(polygons.pixels).max() > 2**28
         (expected,), _ = polygons.hit(LARGE_PX)
         buffer, (covered,) = drawn(polygons, LARGE_PX)
         np.testing.assert_array_equal(buffer.faces == 0, expected)
