@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of the questions (default 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where it is there (default)")
     parser.add_argument("--processes", type=int, metavar="N", help="draw in N processes (default: one per core)")
-    parser.add_argument("--smoke", action="store_true", help="a run of a few minutes: everything, far too short")
+    parser.add_argument("--smoke", action="store_true", help="a run of about two minutes: everything, far too short")
     parser.add_argument(
         "--share", type=float, default=1.0, metavar="S", help="train on this share of the questions (default 1)"
     )
