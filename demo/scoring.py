@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from leo_edge.demo.answering import Answerer
 from leo_edge.demo.dataset.names import sample_token, scene_name
 from leo_edge.demo.questions.sets import SetItem, choose_set
-from leo_edge.demo.questions.words import put_into_words
+from leo_edge.demo.questions.words import to_json
 from leo_edge.demo.training.drawing import Asking, asking_of, draw_scene, frame_set
 from leo_edge.demo.world.scene import scene_indices
 from leo_edge.replay.question_set import Question
@@ -117,14 +117,7 @@ def _draw(seed: int, index: int) -> list[tuple[dict[str, RgbImage], Asking]]:
 
 
 def _in_schema(item: SetItem, asking: Asking, seed: int) -> Question:
-    question = item.question
-    return Question(
-        sample_token=sample_token(seed, asking.scene, asking.keyframe),
-        question=put_into_words(question, item.phrasing),
-        answer=question.answer,
-        template_type=question.kind,
-        num_hop=question.num_hop,
-    )
+    return Question(**to_json(item.question, sample_token(seed, asking.scene, asking.keyframe), item.phrasing))
 
 
 def _inverse(source: tuple[int, ...]) -> dict[int, list[int]]:

@@ -55,8 +55,7 @@ def _balanced(pool: list[tuple[int, Question]], count: int) -> list[tuple[int, Q
 
             def surplus(i: int, group: list[tuple[int, Question]] = group, answer: str = answer) -> int:
                 question = group[i][1]
-                key = (question.form, question.slots)
-                return len(answers) * given[question.form, question.slots, answer] - asked[key]
+                return len(answers) * given[question.form, question.slots, answer] - asked[question.form, question.slots]
 
             entry = group.pop(min(range(len(group)), key=surplus))
             given[entry[1].form, entry[1].slots, answer] += 1

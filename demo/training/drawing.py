@@ -48,7 +48,7 @@ class Asking:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Drawn keyframes: tiles [N, T, S, S, 3], labels [N, cameras, R, K, channels] (none for a chunk that is only asked)."""
+    """Drawn keyframes: tiles [N, T, S, S, 3], labels [N, cameras, R, K, channels]."""
 
     tiles: Bytes
     labels: Bytes

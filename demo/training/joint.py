@@ -82,10 +82,10 @@ class Trainer:
         numbers = self.arrays.draw(random, _KEYFRAMES_PER_STEP, _QUESTIONS_PER_KEYFRAME)
         return self.batch_of(numbers)
 
-    def batch_of(self, numbers: Ints, dtype: torch.dtype = torch.bfloat16) -> Batch:
+    def batch_of(self, numbers: Ints) -> Batch:
         """Gathers the features that some questions need; their numbers must be ascending."""
         keyframes, counts = np.unique(self.arrays.keyframe[numbers], return_counts=True)
-        features = [torch.from_numpy(np.asarray(kind[keyframes])).to(self.device, dtype) for kind in self.features]
+        features = [torch.from_numpy(np.asarray(kind[keyframes])).to(self.device, torch.bfloat16) for kind in self.features]
         return Batch(features, counts.tolist(), numbers)
 
     def question_ids(self, numbers: Ints) -> list[list[int]]:

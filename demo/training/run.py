@@ -94,6 +94,8 @@ def draw_split(work: Work, split: str, scenes: int, recipe: Recipe, say: Say, *,
 def train_experts(work: Work, recipe: Recipe, say: Say, *, device: str) -> None:
     """Trains the experts side by side, a process each."""
     missing = [name for name in _EXPERT_NAMES if not work.expert(name).exists()]
+    if not missing:
+        return
     with ProcessPoolExecutor(len(_EXPERT_NAMES), mp_context=get_context("spawn")) as pool:
         list(pool.map(_train_expert, missing, [work] * len(missing), [recipe] * len(missing), [device] * len(missing)))
     say(Progress("experts", 1.0, {}))

@@ -100,11 +100,6 @@ class Student(nn.Module):
         """Puts the weights into the form that is trained."""
         self._rescale_cotr(1.0)
 
-    def encode(self, tiles: Tensor) -> list[Tensor]:
-        """Tiles [K, C, S, S, 3] uint8 -> tokens of each expert [K, C, N, d_i]."""
-        flat = tiles.flatten(0, 1)
-        return [encoder(flat).unflatten(0, tiles.shape[:2]) for encoder in self.encoders.values()]
-
     def fuse(self, tokens: list[Tensor], counts: list[int], question: Tensor, length: Tensor) -> Fused:
         """CoTR and projector: tokens [K, C, N, d_i], question [B, L] ids, padded, length [B].
 
