@@ -9,7 +9,7 @@ doubt): training can tell the model what each camera's visual tokens ought to ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from leo_edge.demo.world.kinds import BICYCLE, CAR, COLOUR_NAMES, CONSTRUCTION, KINDS, PEDESTRIAN
@@ -92,8 +92,10 @@ class Asked:
     in_doubt: int
 
 
+Counts = tuple[tuple[int, ...], ...]
+
 # Reads an answer off what a camera shows: None in doubt, "" where there is nothing to ask about.
-Reading = Callable[[Iterable[Shown]], str | None]
+Reading = Callable[[Sequence[Shown]], str | None]
 _NOTHING: tuple[None, ...] = (None,) * len(NUSCENES_CAMERAS)
 
 
@@ -102,6 +104,12 @@ def ask_all(keyframe: Keyframe) -> Asked:
     made = [*_about_cameras(keyframe), *_about_driving(keyframe)]
     kept = [question for question in made if question is not None]
     return Asked(kept, len(made) - len(kept))
+
+
+def certain_counts(keyframe: Keyframe) -> Counts:
+    """Returns how many of each kind each camera shows, [cameras, kinds]; -1 in doubt and above `LARGEST_COUNT`."""
+    read = [[_undoubted(_counts(k), keyframe.shown[c]) for k in range(len(KINDS))] for c in NUSCENES_CAMERAS]
+    return tuple(tuple(-1 if number is None else int(number) for number in camera) for camera in read)
 
 
 def _about_cameras(keyframe: Keyframe) -> Iterator[Question | None]:
@@ -135,9 +143,16 @@ def _each_camera(
 
 
 def _undoubted(reading: Reading, shown: tuple[Shown, ...]) -> str | None:
-    """Returns the answer if the objects in doubt do not change it."""
-    answer = reading(one for one in shown if one.sure)
-    return answer if reading(shown) == answer else None
+    """Returns the answer if the objects in doubt do not change it, whichever of them are counted.
+
+    That is so for every reading here if it holds with each of them alone, and with all those of any kind.
+    """
+    sure = [one for one in shown if one.sure]
+    doubtful = [one for one in shown if not one.sure]
+    by_kind = [[one for one in doubtful if one.kind == kind] for kind in {one.kind for one in doubtful}]
+    answer = reading(sure)
+    some = [*by_kind, *([one] for one in doubtful)]
+    return answer if all(reading([*sure, *others]) == answer for others in some) else None
 
 
 def _anything(_: Shown) -> bool:
@@ -145,14 +160,14 @@ def _anything(_: Shown) -> bool:
 
 
 def _exists(kind: int, colour: str | None = None) -> Reading:
-    def read(shown: Iterable[Shown]) -> str:
+    def read(shown: Sequence[Shown]) -> str:
         return "yes" if any(one.kind == kind and colour in (None, one.colour) for one in shown) else "no"
 
     return read
 
 
 def _counts(kind: int) -> Reading:
-    def read(shown: Iterable[Shown]) -> str | None:
+    def read(shown: Sequence[Shown]) -> str | None:
         number = sum(one.kind == kind for one in shown)
         return str(number) if number <= LARGEST_COUNT else None
 
@@ -160,7 +175,7 @@ def _counts(kind: int) -> Reading:
 
 
 def _more(kind: int, other: int) -> Reading:
-    def read(shown: Iterable[Shown]) -> str:
+    def read(shown: Sequence[Shown]) -> str:
         kinds = [one.kind for one in shown]
         if kind not in kinds and other not in kinds:
             return ""
@@ -172,7 +187,7 @@ def _more(kind: int, other: int) -> Reading:
 def _nearest(chosen: Callable[[Shown], bool], tell: Callable[[Shown], str | None]) -> Reading:
     """What `tell` says of the nearest chosen object; in doubt if another about as near says otherwise."""
 
-    def read(shown: Iterable[Shown]) -> str | None:
+    def read(shown: Sequence[Shown]) -> str | None:
         near = sorted((one for one in shown if chosen(one)), key=lambda one: one.distance_m)
         if not near:
             return ""

@@ -92,9 +92,9 @@ def draw(scene: Scene, moment: Moment, camera: Camera, size_px: tuple[int, int] 
     objects = _project(_objects(scene, moment, weather), camera, size_px)
     buffer = DepthBuffer(*size_px)
     first = len(ground.owner)
-    buffer.draw(ground.corners, ground.planes, np.arange(first, dtype=np.int32), tested=False)
+    buffer.draw(ground.corners, ground.planes, np.arange(first, dtype=np.int32), ground.owner.astype(np.int32), tested=False)
     numbers = np.arange(first, first + len(objects.owner), dtype=np.int32)
-    covered = buffer.draw(objects.corners, objects.planes, numbers)
+    covered = buffer.draw(objects.corners, objects.planes, numbers, objects.owner.astype(np.int32))
     faces, count = buffer.faces, len(moment.x)
     # The last entry of each is that of face -1, the sky.
     owner = np.concatenate([ground.owner, objects.owner, [SKY]]).astype(np.int32)

@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from leo_edge.demo.world.draw import Drawn, draw
 from leo_edge.demo.world.kinds import BICYCLE, CONSTRUCTION, KINDS
-from leo_edge.demo.world.rig import FULL_SIZE_PX, RIG, Camera
+from leo_edge.demo.world.rig import RIG, Camera
 from leo_edge.demo.world.scene import EGO_FRONT_M, STANDING_MPS, VEHICLES, Moment, Scene
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 SMALL_SIZE_PX = (288, 288)
 """Width and height of what the tiny model is trained on: twice its tile of 144 pixels, which shows a whole image."""
@@ -23,10 +27,11 @@ FIRST_KEYFRAME_S = 0.1  # cameras fire before the keyframe's stamp
 
 # In pixels of the small image: from `_SURE_PX` on, and with `_SURE_PART` of it visible, an object counts as shown; below
 # `_UNSEEN_PX` it counts as not shown. Between the two it is in doubt.
-_SURE_PX, _UNSEEN_PX, _SURE_PART = 90, 16, 0.45
-# Smaller vehicles do not show whether their brake lights are on.
-_BRAKES_SHOW_PX = 250
-_LAMP_SURE_PX, _LAMP_UNSEEN_PX = 9, 2
+_SURE_PX, _UNSEEN_PX, _SURE_PART = 160, 20, 0.45
+# Smaller vehicles do not show whether their brake lights are on. Those are judged where they are on every vehicle: three points
+# across its rear, at this height.
+_BRAKES_SHOW_PX, _BRAKES_M = 500, 0.8
+_LAMP_SURE_PX, _LAMP_UNSEEN_PX = 50, 2
 _MOVING_MPS = 1.0
 
 
@@ -67,19 +72,24 @@ def keyframe_time(number: int) -> float:
     return FIRST_KEYFRAME_S + number * KEYFRAME_S
 
 
+def shot_moment(scene: Scene, time_s: float, camera: Camera) -> Moment:
+    """Returns the moment at which a camera fires for a keyframe or sweep at `time_s`: before it."""
+    return scene.at(time_s + camera.delay_us * 1e-6)
+
+
 def shot(scene: Scene, time_s: float, camera: Camera, size_px: tuple[int, int]) -> Drawn:
-    """Draws the image of one camera that belongs to a keyframe or sweep at `time_s`: the camera fires before it."""
-    return draw(scene, scene.at(time_s + camera.delay_us * 1e-6), camera, size_px)
+    """Draws the image of one camera that belongs to a keyframe or sweep at `time_s`."""
+    return draw(scene, shot_moment(scene, time_s, camera), camera, size_px)
 
 
 def observe(scene: Scene, number: int) -> Keyframe:
     """Draws keyframe `number` in small images and judges what they show."""
     time_s = keyframe_time(number)
-    moment = scene.at(time_s)
-    drawn = {channel: shot(scene, time_s, camera, SMALL_SIZE_PX) for channel, camera in RIG.items()}
-    shown = {channel: tuple(_shown(scene, moment, drawn[channel], camera)) for channel, camera in RIG.items()}
-    light, gap = _light(scene, moment, drawn["CAM_FRONT"])
-    return Keyframe(scene, number, moment, drawn, shown, light, gap)
+    shots = {channel: shot_moment(scene, time_s, camera) for channel, camera in RIG.items()}
+    drawn = {channel: draw(scene, shots[channel], camera, SMALL_SIZE_PX) for channel, camera in RIG.items()}
+    shown = {channel: tuple(_shown(scene, shots[channel], drawn[channel], camera)) for channel, camera in RIG.items()}
+    light, gap = _light(scene, shots["CAM_FRONT"], drawn["CAM_FRONT"])
+    return Keyframe(scene, number, scene.at(time_s), drawn, shown, light, gap)
 
 
 def _shown(scene: Scene, moment: Moment, drawn: Drawn, camera: Camera) -> list[Shown]:
@@ -87,21 +97,24 @@ def _shown(scene: Scene, moment: Moment, drawn: Drawn, camera: Camera) -> list[S
     for actor in np.flatnonzero(drawn.visible_px[: len(scene.actors)] >= _UNSEEN_PX).tolist():
         look = scene.actors[actor].look
         part = drawn.visible_px[actor] / max(1, drawn.whole_px[actor])
-        sure = drawn.visible_px[actor] >= _SURE_PX and part >= _SURE_PART and _centre_inside(moment, actor, look.size_m, camera)
+        middle = np.array([[moment.x[actor], moment.y[actor], look.size_m[2] / 2]])
+        sure = drawn.visible_px[actor] >= _SURE_PX and part >= _SURE_PART and _pixels(middle, camera) is not None
         x, y = moment.x[actor] - camera.position_m[0], moment.y[actor] - camera.position_m[1]
-        status = _status(scene, moment, actor, camera, int(drawn.visible_px[actor]))
+        status = _status(scene, moment, actor, camera, drawn)
         found.append(Shown(actor, look.kind, scene.actors[actor].colour, status, float(np.hypot(x, y)), bool(sure)))
     return found
 
 
-def _centre_inside(moment: Moment, actor: int, size_m: tuple[float, float, float], camera: Camera) -> bool:
-    """Whether the middle of an actor lies in the image."""
-    middle = np.array([moment.x[actor], moment.y[actor], size_m[2] / 2]) - camera.position_m
-    u, v, depth = camera.intrinsic() @ (middle @ camera.ego_from_camera())
-    return bool(depth > 0.5 and 0 < u / depth < FULL_SIZE_PX[0] and 0 < v / depth < FULL_SIZE_PX[1])
+def _pixels(points: Floats, camera: Camera) -> Ints | None:
+    """Returns column and row of points [N, 3] of the ego frame in the small image, [N, 2]; None unless all lie in it."""
+    rays = (points - camera.position_m) @ camera.ego_from_camera() @ camera.intrinsic(SMALL_SIZE_PX).T
+    if (rays[:, 2] < 0.5).any():
+        return None
+    pixels = np.rint(rays[:, :2] / rays[:, 2:]).astype(np.int64)
+    return pixels if ((pixels >= 0) & (pixels < SMALL_SIZE_PX)).all() else None
 
 
-def _status(scene: Scene, moment: Moment, actor: int, camera: Camera, visible_px: int) -> str | None:
+def _status(scene: Scene, moment: Moment, actor: int, camera: Camera, drawn: Drawn) -> str | None:
     """Returns the status that a single image shows, in NuScenes-QA's words; None where it shows none.
 
     A held brake shows at a vehicle's rear only, and not from afar.
@@ -113,13 +126,24 @@ def _status(scene: Scene, moment: Moment, actor: int, camera: Camera, visible_px
         return None
     if who.parked:
         return "parked"
-    line = np.array([moment.x[actor], moment.y[actor]]) - camera.position_m[:2]
-    heading = np.array([np.cos(moment.yaw[actor]), np.sin(moment.yaw[actor])])
-    rear_shows = float(line @ heading) / float(np.linalg.norm(line)) > 0.35
     speed = moment.speed_mps[actor]
-    if not rear_shows or visible_px < _BRAKES_SHOW_PX or STANDING_MPS <= speed <= _MOVING_MPS:
+    near = drawn.visible_px[actor] >= _BRAKES_SHOW_PX
+    if STANDING_MPS <= speed <= _MOVING_MPS or not near or not _rear_shows(scene, moment, actor, camera, drawn):
         return None
     return "stopped" if speed < STANDING_MPS else "moving"
+
+
+def _rear_shows(scene: Scene, moment: Moment, actor: int, camera: Camera, drawn: Drawn) -> bool:
+    """Whether a vehicle's rear faces a camera, and lies in its image with nothing before it."""
+    width, length, _ = scene.actors[actor].look.size_m
+    ahead = np.array([np.cos(moment.yaw[actor]), np.sin(moment.yaw[actor]), 0.0])
+    rear = np.array([moment.x[actor], moment.y[actor], _BRAKES_M]) - ahead * length / 2
+    line = rear - camera.position_m
+    if line @ ahead < 0.35 * np.linalg.norm(line[:2]):
+        return False
+    across = np.array([-0.35, 0.0, 0.35])[:, None] * width * np.array([-ahead[1], ahead[0], 0.0])
+    pixels = _pixels(rear + across, camera)
+    return pixels is not None and bool((drawn.objects[pixels[:, 1], pixels[:, 0]] == actor).all())
 
 
 def _light(scene: Scene, moment: Moment, drawn: Drawn) -> tuple[int | None, float]:

@@ -26,14 +26,15 @@ class DepthBuffer:
     def __init__(self, width: int, height: int) -> None:
         self.faces: Ints32 = np.full((height, width), -1, np.int32)
         self.inverse: Floats32 = np.zeros((height, width), np.float32)
+        self._last = np.full((height, width), -1, np.int32)  # which object was drawn last here, hidden or not
         self._columns = np.arange(width, dtype=np.float32)
         self._rows = np.arange(height, dtype=np.float32)
 
-    def draw(self, corners: Floats, planes: Floats, numbers: Ints32, *, tested: bool = True) -> Ints32:
+    def draw(self, corners: Floats, planes: Floats, numbers: Ints32, owners: Ints32, *, tested: bool = True) -> Ints32:
         """Draws polygons [F, C, 2] (pixels, any winding, corners may repeat), inverse depth = planes [F, 3] . (u, v, 1).
 
-        Without `tested` later ones cover earlier ones whatever their depth. Returns how many pixels of the image each one
-        covers when nothing hides it [F].
+        Without `tested` later ones cover earlier ones whatever their depth. Those of one owner [F] come in a row. Returns how
+        many pixels of the image each one adds to what its owner would cover if nothing hid it [F].
         """
         height, width = self.faces.shape
         low = np.maximum(np.ceil(corners.min(axis=1) - 0.5), 0).astype(np.int64)
@@ -48,8 +49,10 @@ class DepthBuffer:
                 mask = _filled(corners[i], x0, y0, x1, y1)
             else:
                 mask = self._inside(edges[i], x0, y0, x1, y1)
-            covered[i] = np.count_nonzero(mask)
-            if covered[i]:
+            if mask.any():
+                last = self._last[y0:y1, x0:x1]
+                covered[i] = np.count_nonzero(mask & (last != owners[i]))
+                np.copyto(last, owners[i], where=mask)
                 self._put(mask, planes[i].tolist(), int(numbers[i]), (x0, y0, x1, y1), tested=tested)
         return covered
 

@@ -1,5 +1,6 @@
 """The answers to the questions about cameras, counted again without anything of demo/questions but the names of directions."""
 
+import itertools
 from collections.abc import Callable
 
 from leo_edge.demo.questions.ask import DIRECTIONS
@@ -31,9 +32,9 @@ def naive_answers(shown: dict[str, tuple[Shown, ...]]) -> Answers:
             for other, other_kind in enumerate(KINDS):
                 if other == index or number(channel, index)[1] + number(channel, other)[1] == 0:
                     continue
-                more = [number(channel, index)[i] > number(channel, other)[i] for i in (0, 1)]
-                none_sure = number(channel, index)[0] + number(channel, other)[0] == 0
-                answer = None if none_sure or more[0] != more[1] else "yes" if more[0] else "no"
+                (least, most), (other_least, other_most) = number(channel, index), number(channel, other)
+                answer = "yes" if least > other_most else "no" if most <= other_least else None
+                answer = None if least + other_least == 0 else answer
                 found["more than", kind.plural, other_kind.plural, words] = answer
             for there in set(DIRECTIONS) - {channel}:
                 here_and_there = (number(channel, index), number(there, index))
@@ -57,13 +58,17 @@ def naive_answers(shown: dict[str, tuple[Shown, ...]]) -> Answers:
 def naive_nearest(
     both: tuple[list[Shown], list[Shown]], form: tuple[str, ...], direction: str, kinds: set[int], word: Word
 ) -> Answers:
-    """What everything that is about as near as the nearest has in common, sure or not; nothing if there is nothing."""
-    told = []
-    for group in both:
-        chosen = [one for one in group if one.kind in kinds]
-        nearest = min((one.distance_m for one in chosen), default=0.0)
-        told.append({word(one) for one in chosen if 0.85 * one.distance_m < nearest})
-    if not told[1]:
+    """What everything that is about as near as the nearest has in common, whichever two of those in doubt are counted.
+
+    Nothing if there is nothing.
+    """
+    sure, everything = ([one for one in group if one.kind in kinds] for group in both)
+    if not everything:
         return {}
-    certain = told[0] == told[1] and len(told[0]) == 1
+    doubtful = [one for one in everything if not one.sure]
+    told = []
+    for some in (some for number in range(3) for some in itertools.combinations(doubtful, number)):
+        nearest = min((one.distance_m for one in (*sure, *some)), default=0.0)
+        told.append({word(one) for one in (*sure, *some) if 0.85 * one.distance_m < nearest})
+    certain = len(told[0]) == 1 and all(one == told[0] for one in told)
     return {(*form, direction): next(iter(told[0])) if certain else None}

@@ -16,7 +16,7 @@ NOTHING = (None,) * 6
 
 def asking(number: int, questions: Iterable[Question]) -> Asking:
     listed = tuple(questions)
-    return Asking(scene=number, keyframe=0, questions=listed, candidates=len(listed), in_doubt=0)
+    return Asking(scene=number, keyframe=0, questions=listed, candidates=len(listed), in_doubt=0, counts=())
 
 
 @pytest.fixture(scope="module")

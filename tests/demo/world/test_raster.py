@@ -84,7 +84,7 @@ def random_polygons(seed: int, count: int, size_px: tuple[int, int], *, radius_m
 def drawn(polygons: Polygons, size_px: tuple[int, int], *, tested: bool = True) -> tuple[DepthBuffer, npt.NDArray[np.int32]]:
     buffer = DepthBuffer(*size_px)
     numbers = np.arange(len(polygons.corners), dtype=np.int32)
-    return buffer, buffer.draw(polygons.pixels, polygons.planes, numbers, tested=tested)
+    return buffer, buffer.draw(polygons.pixels, polygons.planes, numbers, numbers, tested=tested)
 
 
 class TestSmall:
@@ -192,7 +192,7 @@ class TestCorners:
         polygons = Polygons(QUAD, INTRINSIC)
         buffer, covered = drawn(polygons, SMALL_PX)
         other = DepthBuffer(*SMALL_PX)
-        assert other.draw(change(polygons.pixels), polygons.planes, np.zeros(1, np.int32)) == covered
+        assert other.draw(change(polygons.pixels), polygons.planes, np.zeros(1, np.int32), np.zeros(1, np.int32)) == covered
         np.testing.assert_array_equal(other.faces, buffer.faces)
         assert 300 < covered[0] < SMALL_PX[0] * SMALL_PX[1]
 
@@ -200,7 +200,7 @@ class TestCorners:
     def test_outside_the_image_covers_nothing(self, shift_px: tuple[float, float]) -> None:
         polygons = Polygons(QUAD, INTRINSIC)
         buffer = DepthBuffer(*SMALL_PX)
-        covered = buffer.draw(polygons.pixels + shift_px, polygons.planes, np.zeros(1, np.int32))
+        covered = buffer.draw(polygons.pixels + shift_px, polygons.planes, np.zeros(1, np.int32), np.zeros(1, np.int32))
         assert covered.tolist() == [0]
         assert (buffer.faces == -1).all()
         assert (buffer.inverse == 0).all()
@@ -219,5 +219,17 @@ class TestCorners:
 def test_numbers_are_those_that_were_given() -> None:
     polygons = Polygons(QUAD, INTRINSIC)
     buffer = DepthBuffer(*SMALL_PX)
-    buffer.draw(polygons.pixels, polygons.planes, np.array([77], np.int32))
+    buffer.draw(polygons.pixels, polygons.planes, np.array([77], np.int32), np.zeros(1, np.int32))
     assert np.unique(buffer.faces).tolist() == [-1, 77]
+
+
+@pytest.mark.parametrize(("owners", "covers_twice"), [([0, 0], False), ([0, 1], True)])
+def test_what_an_owner_covers_is_counted_once(owners: list[int], covers_twice: bool) -> None:
+    """The same quadrangle nearer and farther: the farther one is hidden, but would be there if nothing hid it."""
+    near, far = Polygons(QUAD, INTRINSIC), Polygons(QUAD * 1.5, INTRINSIC)
+    buffer = DepthBuffer(*SMALL_PX)
+    pixels, planes = np.concatenate([near.pixels, far.pixels]), np.concatenate([near.planes, far.planes])
+    first, second = buffer.draw(pixels, planes, np.arange(2, dtype=np.int32), np.array(owners, np.int32)).tolist()
+    assert first > 300
+    assert second == (first if covers_twice else 0)
+    assert np.unique(buffer.faces).tolist() == [-1, 0]
