@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
+    ConvNextConfig,
+    ConvNextModel,
     InternVLVisionConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -63,6 +65,7 @@ SAM: Json = {
     "output_channels": 8,
 }
 CLIP: Json = VIT | {"num_hidden_layers": 3, "patch_size": 16, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"}
+CONVNEXT: Json = {"image_size": TILE_PX, "patch_size": 4, "num_stages": 3, "hidden_sizes": [16, 24, 32], "depths": [1, 2, 1]}
 LLM: Json = {
     "rms_norm_eps": 1e-6,
     "vocab_size": VOCAB_SIZE,
@@ -235,6 +238,11 @@ def build_sam(settings: Json, generator: torch.Generator) -> SamVisionEncoder:
 def build_clip(generator: torch.Generator) -> CLIPVisionModel:
     """Builds a small CLIP vision transformer with random weights."""
     return randomize(CLIPVisionModel(CLIPVisionConfig(**CLIP)), generator)
+
+
+def build_convnext(generator: torch.Generator) -> ConvNextModel:
+    """Builds a small ConvNeXt with random weights."""
+    return randomize(ConvNextModel(ConvNextConfig(**CONVNEXT)), generator)
 
 
 def build_llm(architecture: str, generator: torch.Generator, **settings: Any) -> PreTrainedModel:

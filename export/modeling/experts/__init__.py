@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from leo_edge.export.config import ExpertConfig
 from leo_edge.export.modeling.experts.base import TileEncoder, VisionExpert
 from leo_edge.export.modeling.experts.clip import ClipExpert
+from leo_edge.export.modeling.experts.convnext import ConvNextExpert
 from leo_edge.export.modeling.experts.internvit import InternVitExpert
 from leo_edge.export.modeling.experts.sam import SamExpert
 from leo_edge.runtime.errors import CheckpointError
@@ -19,7 +20,8 @@ KINDS: dict[str, type[VisionExpert]] = {
     "internvit": InternVitExpert,
     "sam": SamExpert,
     "clip": ClipExpert,
-    # transformers' own names for the same three
+    "convnext": ConvNextExpert,
+    # transformers' own names for the same; ConvNeXt has one name only
     "intern_vit_6b": InternVitExpert,
     "internvl_vision": InternVitExpert,
     "sam_vision_model": SamExpert,

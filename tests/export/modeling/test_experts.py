@@ -19,6 +19,7 @@ from leo_edge.export.weights import load_module
 from leo_edge.runtime.errors import CheckpointError
 from tests.export.checkpoints import (
     CLIP,
+    CONVNEXT,
     SAM,
     TILE_PX,
     VIT,
@@ -26,6 +27,7 @@ from tests.export.checkpoints import (
     TensorDict,
     Tensors,
     build_clip,
+    build_convnext,
     build_sam,
     build_vit,
     internvit_tensors,
@@ -87,6 +89,17 @@ def clip_case(select_layer: int = -2) -> Case:
     return Case(config, prefixed(clip, "it."), tokens_of, OPENAI_CLIP)
 
 
+def convnext_case() -> Case:
+    convnext = build_convnext(torch.Generator().manual_seed(0))
+
+    def tokens_of(pixels: Tensor) -> Tensor:
+        tokens: Tensor = convnext(pixels).last_hidden_state.flatten(2).transpose(1, 2)
+        return tokens
+
+    config = ExpertConfig("convnext", "convnext", CONVNEXT)
+    return Case(config, prefixed(convnext, "it."), tokens_of, OPENAI_CLIP)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "internvit": internvit_case,
     "internvit, layer before the last": lambda: internvit_case(-2),
@@ -102,6 +115,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "clip": clip_case,
     "clip, last layer": lambda: clip_case(-1),
     "clip, layer counted from the front": lambda: clip_case(1),
+    "convnext": convnext_case,
 }
 
 
@@ -177,9 +191,19 @@ def test_layer_of_sam_is_refused() -> None:
         build_expert(ExpertConfig("sam", "sam", SMALL_SAM, select_layer=-2))
 
 
+def test_layer_of_convnext_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"expert stages do not .*: select_layer must be -1 for ConvNeXt, .* got -2$"):
+        build_expert(ExpertConfig("stages", "convnext", CONVNEXT, select_layer=-2))
+
+
+def test_image_that_convnext_would_cut_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"image_size must be a multiple of the stride, 16, got 72$"):
+        build_expert(ExpertConfig("stages", "convnext", CONVNEXT | {"image_size": 72}))
+
+
 def test_unknown_kind_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"^unknown vision expert 'convnext' in config.json: expected one of inte"):
-        build_expert(ExpertConfig("front", "convnext", {}))
+    with pytest.raises(CheckpointError, match=r"^unknown vision expert 'pix2struct' in config.json: expected one of inte"):
+        build_expert(ExpertConfig("front", "pix2struct", {}))
 
 
 def test_unknown_resample_is_refused() -> None:
