@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 
 from leo_edge.demo.questions.ask import ANSWERS, DIRECTIONS, QUESTION_TYPES, Question
 from leo_edge.demo.questions.words import PHRASINGS, put_into_words
-from leo_edge.demo.training.drawing import Asking
+from leo_edge.demo.training.drawing import Asking, counts_of
+from leo_edge.demo.world.kinds import KINDS
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -56,7 +57,8 @@ class Texts:
 class QuestionArrays:
     """Questions [M]: keyframe, text, answer, type, and camera by number, answers by camera [M, C] (-1: none), weights.
 
-    `camera` is the one that is asked about: the front one where none is named, the first of two.
+    `camera` is the one that is asked about: the front one where none is named, the first of two. `counts` [M, C, kinds] is how
+    many of the kinds that the question names each camera shows; -1 for other kinds and in doubt.
     """
 
     texts: Texts
@@ -66,6 +68,7 @@ class QuestionArrays:
     kind: Ints
     camera: Ints
     by_camera: Ints
+    counts: Ints
     weight: Floats
 
     def draw(self, random: np.random.Generator, keyframes: int, each: int) -> Ints:
@@ -106,9 +109,23 @@ def question_arrays(asked: Sequence[Asking], tokenizer: Tokenizer, seed: int) ->
         answer=np.array([_ANSWER_IDS[q.answer] for _, q in questions]),
         kind=np.array([QUESTION_TYPES.index(q.kind) for _, q in questions]),
         camera=np.array([_camera_of(q) for _, q in questions]),
-        by_camera=np.array([[-1 if a is None else _ANSWER_IDS[a] for a in q.by_camera] for _, q in questions]),
+        by_camera=np.array([_answers_by_camera(q) for _, q in questions]),
+        counts=_counts([(asked[k], q) for k, q in questions]),
         weight=_weights([q for _, q in questions]),
     )
+
+
+def _answers_by_camera(question: Question) -> list[int]:
+    """Returns the answer's number for each camera, -1 for none. A comparison has none: CoTR takes its words in no order."""
+    unknown = question.kind == "comparison"
+    return [-1 if unknown or answer is None else _ANSWER_IDS[answer] for answer in question.by_camera]
+
+
+def _counts(questions: Sequence[tuple[Asking, Question]]) -> Ints:
+    named = np.array([[bool({kind.name, kind.plural} & set(q.slots)) for kind in KINDS] for _, q in questions])
+    counts = counts_of([entry for entry, _ in questions])
+    known: Ints = np.where(named[:, None], counts, -1)
+    return known
 
 
 def _camera_of(question: Question) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leo_edge.demo.questions.ask import Question, ask_all
+from leo_edge.demo.questions.ask import Counts, Question, ask_all, certain_counts
 from leo_edge.demo.questions.words import choose
 from leo_edge.demo.training.labels import GRID, NUM_CHANNELS, TILE_PX, label
 from leo_edge.demo.world.observe import Keyframe, keyframe_time, observe
@@ -37,13 +37,17 @@ _STAMP_NS = 1_700_000_000_000_000_000
 
 @dataclass(frozen=True)
 class Asking:
-    """A drawn keyframe and the questions drawn from its `candidates`, of which `in_doubt` were left out in doubt."""
+    """A drawn keyframe and the questions drawn from its `candidates`, of which `in_doubt` were left out in doubt.
+
+    `counts` is how many of each kind each camera shows, -1 in doubt.
+    """
 
     scene: int
     keyframe: int
     questions: tuple[Question, ...]
     candidates: int
     in_doubt: int
+    counts: Counts
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ def asking_of(keyframe: Keyframe) -> Asking:
     asked = ask_all(keyframe)
     random = np.random.Generator(np.random.SFC64([scene.seed, scene.index, 2, keyframe.number]))
     candidates = len(asked.questions) + asked.in_doubt
-    return Asking(scene.index, keyframe.number, tuple(choose(asked.questions, random)), candidates, asked.in_doubt)
+    chosen = tuple(choose(asked.questions, random))
+    return Asking(scene.index, keyframe.number, chosen, candidates, asked.in_doubt, certain_counts(keyframe))
 
 
 def draw_chunk(seed: int, scenes: list[int]) -> Chunk:
@@ -139,6 +144,11 @@ def read_chunks(directory: Path) -> tuple[Stacked, Stacked, list[Asking]]:
     return Stacked([chunk.tiles for chunk in chunks]), Stacked([chunk.labels for chunk in chunks]), asked
 
 
+def counts_of(asked: Sequence[Asking]) -> npt.NDArray[np.int64]:
+    """Returns the counts of keyframes, [N, cameras, kinds]; -1 in doubt."""
+    return np.array([entry.counts for entry in asked], np.int64)
+
+
 def read_chunk(path: Path) -> Chunk:
     """Reads a chunk; tiles and labels stay on the disk until they are used."""
     asked = json.loads((path / "asked.json").read_text(encoding="utf-8"))
@@ -150,7 +160,8 @@ def _asking(entry: dict[str, Any]) -> Asking:
     questions = tuple(
         Question(q["kind"], q["form"], tuple(q["slots"]), q["answer"], tuple(q["by_camera"])) for q in entry["questions"]
     )
-    return Asking(entry["scene"], entry["keyframe"], questions, entry["candidates"], entry["in_doubt"])
+    counts = tuple(tuple(camera) for camera in entry["counts"])
+    return Asking(entry["scene"], entry["keyframe"], questions, entry["candidates"], entry["in_doubt"], counts)
 
 
 def _write_chunk(job: tuple[Path, int, list[int]]) -> Path:

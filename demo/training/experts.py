@@ -10,16 +10,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leo_edge.demo.questions.ask import LARGEST_COUNT
 from leo_edge.demo.training.drawing import Stacked
-from leo_edge.demo.training.labels import channels_of
+from leo_edge.demo.training.labels import LAMPS, channels_of
+from leo_edge.demo.world.kinds import KINDS
 from leo_edge.export.modeling.experts.base import TileEncoder
 
 _KEYFRAMES_PER_STEP = 4
-_SEMANTIC, _GEOMETRIC = ("class", "colour", "status", "centre"), ("depth", "nearest", "edge", "centre")
+_SEMANTIC, _GEOMETRIC = ("class", "lamp", "colour", "status", "centre"), ("depth", "nearest", "edge", "centre")
+# A lit lamp is in a few patches of a thousand.
+_LAMP_WEIGHT, _LAMP_SHARE = 30.0, 0.02
+# A camera shows none of most kinds.
+_SOME_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -31,19 +38,32 @@ class Progress:
     figures: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What an expert learns from: tiles [K, C, S, S, 3], labels [K, C, R, columns, channels], counts [K, C, kinds] or -1."""
+
+    tiles: Stacked
+    labels: Stacked
+    counts: npt.NDArray[np.int64]
+
+
 class DenseHead(nn.Module):
-    """A linear layer from a patch's token to its labels."""
+    """A linear layer from a patch's token to its labels, and a small network from the tokens' mean to counts by kind."""
 
     def __init__(self, width: int, names: tuple[str, ...]) -> None:
         super().__init__()
         self.names = names
-        self.sizes = [channels_of(name).stop - channels_of(name).start for name in names]
+        channels = {name: range(1000)[LAMPS if name == "lamp" else channels_of(name)] for name in names}
+        self.sizes = [len(channels[name]) for name in names]
         self.linear = nn.Linear(width, sum(self.sizes))
+        self.count = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, len(KINDS) * (LARGEST_COUNT + 1)))
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Tokens [..., d] -> a prediction [..., channels] by name."""
+        """Tokens [..., N, d] -> a prediction [..., N, channels] by name, and of counts [..., kinds, numbers]."""
         parts = self.linear(tokens).float().split(self.sizes, dim=-1)
-        return dict(zip(self.names, parts, strict=True))
+        # The mean of so many tokens says little of one object: louder.
+        counts = self.count(tokens.mean(dim=-2) * tokens.shape[-2] ** 0.5).float()
+        return dict(zip(self.names, parts, strict=True)) | {"count": counts.unflatten(-1, (len(KINDS), -1))}
 
 
 def head_of(expert: str, width: int) -> DenseHead:
@@ -51,26 +71,37 @@ def head_of(expert: str, width: int) -> DenseHead:
     return DenseHead(width, _SEMANTIC if expert == "semantics" else _GEOMETRIC)
 
 
-def dense_losses(predicted: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """Losses of the predictions [K, C, N, channels] on labels [K, C, N, all channels] uint8, by name."""
-    losses = {}
+def dense_losses(predicted: dict[str, Tensor], labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """Losses by name: of predictions [K, C, N, channels] on labels [K, C, N, all channels] uint8 and counts [K, C, kinds]."""
+    losses = {"count": count_loss(predicted["count"], counts)}
+    binary = functional.binary_cross_entropy_with_logits
     for name, prediction in predicted.items():
-        target = labels[..., channels_of(name)].float() / (64 if name == "centre" else 255)
+        if name == "count":
+            continue
+        target = labels[..., LAMPS if name == "lamp" else channels_of(name)].float() / (64 if name == "centre" else 255)
         if name == "class":
             # Objects and lamps are few among ground, sky and walls.
-            weight = 0.3 + 3 * target[..., :11].sum(dim=-1)
+            weight = 0.3 + 3 * (target[..., : LAMPS.stop].sum(dim=-1) > 0.1).float()
             losses[name] = _share_loss(prediction, target, weight)
+        elif name == "lamp":
+            there = (target > _LAMP_SHARE).float()
+            losses[name] = 20 * binary(prediction, there, weight=1 + (_LAMP_WEIGHT - 1) * there)
         elif name in ("colour", "status"):
             total = target.sum(dim=-1)
             losses[name] = _share_loss(prediction, target / total[..., None].clamp(min=1e-6), total * (total > 0.1))
         elif name == "centre":
             known = 1 - labels[..., channels_of("unsure")].float().clamp(max=1)
-            weight = known * (1 + 6 * target)
-            loss = functional.binary_cross_entropy_with_logits(prediction, target.clamp(max=1), reduction="none")
-            losses[name] = 8 * (loss * weight).mean()
+            losses[name] = 40 * binary(prediction, target.clamp(max=1), weight=known * (1 + 6 * target))
         else:
             losses[name] = 4 * functional.smooth_l1_loss(prediction, target, beta=0.1)
     return losses
+
+
+def count_loss(prediction: Tensor, counts: Tensor) -> Tensor:
+    """Cross-entropy of counts [...] by scores [..., numbers], over the known ones (not -1); more for some than for none."""
+    losses = functional.cross_entropy(prediction.flatten(0, -2), counts.flatten(), ignore_index=-1, reduction="none")
+    weight = (counts.flatten() >= 0) * (1 + (_SOME_WEIGHT - 1) * (counts.flatten() > 0))
+    return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _share_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -82,15 +113,14 @@ def _share_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def train_expert(
     name: str,
     encoder: TileEncoder,
-    tiles: Stacked,
-    labels: Stacked,
+    seen: Seen,
     *,
     keyframes: int,
     rate: float,
     seed: int,
     say: Callable[[Progress], None],
 ) -> DenseHead:
-    """Trains an expert in place on tiles [K, C, S, S, 3] and labels [K, C, R, columns, channels]; returns its head.
+    """Trains an expert in place; returns its head.
 
     `keyframes` is how many presentations; the rate warms up, then follows a cosine to nothing.
     """
@@ -105,15 +135,10 @@ def train_expert(
     kept: dict[str, float] = {}
     started = time.monotonic()
     for step in range(steps):
-        chosen = np.sort(random.choice(len(tiles), _KEYFRAMES_PER_STEP, replace=False))
-        batch = torch.from_numpy(tiles[chosen]).to(device)
-        wanted = torch.from_numpy(labels[chosen]).to(device).flatten(2, 3)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            tokens = encoder(batch.flatten(0, 1)).unflatten(0, batch.shape[:2])
-            losses = dense_losses(head(tokens), wanted)
-        loss = torch.stack(list(losses.values())).sum()
+        chosen = np.sort(random.choice(len(seen.tiles), _KEYFRAMES_PER_STEP, replace=False))
+        losses = _losses(encoder, head, seen, chosen, device)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
@@ -123,6 +148,17 @@ def train_expert(
         if step % 50 == 49 or step == steps - 1:
             say(Progress(f"expert {name}", (step + 1) / steps, kept | {"s": time.monotonic() - started}))
     return head
+
+
+def _losses(
+    encoder: TileEncoder, head: DenseHead, seen: Seen, chosen: npt.NDArray[np.int64], device: torch.device
+) -> dict[str, Tensor]:
+    tiles = torch.from_numpy(seen.tiles[chosen]).to(device)
+    labels = torch.from_numpy(seen.labels[chosen]).to(device).flatten(2, 3)
+    counts = torch.from_numpy(seen.counts[chosen]).to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        tokens = encoder(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])
+        return dense_losses(head(tokens), labels, counts)
 
 
 def _warm_cosine(step: int, steps: int) -> float:

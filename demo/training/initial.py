@@ -19,6 +19,7 @@ from leo_edge.demo.training.student import Student
 from leo_edge.export.checkpoint import SINGLE_NAME
 from leo_edge.export.config import LeoMiniConfig
 from leo_edge.export.llm_config import MMoEConfig
+from leo_edge.export.modeling.experts import build_expert
 from leo_edge.export.modeling.mmoe import MMoE
 from leo_edge.export.random_checkpoint import random_tensor
 from leo_edge.export.stages import expected_tensors
@@ -27,18 +28,24 @@ from leo_edge.runtime.new_directory import new_directory
 
 Tensors = Mapping[str, Tensor]
 
+# ConvNeXt's own 1e-6 is for networks many times as deep.
+_LAYER_SCALE = 0.3
+
 
 class FirstWeights:
     """Initial tensors of a config by key, the same for the same seed."""
 
     def __init__(self, config: LeoMiniConfig, seed: int) -> None:
         self._shapes, self._seed = expected_tensors(config), seed
-        tokens = sum(count for count in _tokens_of(config))
-        self._cotr_scale = tokens**-0.5
+        with torch.device("meta"):
+            tokens = sum(build_expert(expert).spec.num_tokens for expert in config.experts)
+        self._cotr_scale = (tokens * config.tiling.max_tiles) ** -0.5
 
     def read(self, key: str) -> Tensor:
         """Returns the tensor of a key."""
         shape = self._shapes[key]
+        if key.endswith("layer_scale_parameter"):
+            return torch.full(shape, _LAYER_SCALE)
         if key.endswith("lora_B.weight"):
             return torch.zeros(shape)
         if len(shape) == 1 and not key.endswith(".weight"):
@@ -98,12 +105,6 @@ def write_checkpoint(directory: Path, raw: Mapping[str, Any], tokenizer_json: st
         halves = {key: value.to(torch.float16) for key, value in tensors.items()}
         save_file(halves, temporary / SINGLE_NAME, metadata={"format": "pt"})
         (temporary / SINGLE_NAME).chmod(0o644)
-
-
-def _tokens_of(config: LeoMiniConfig) -> list[int]:
-    """How many tokens each expert gives for one camera."""
-    sides = [expert.settings["image_size"] // expert.settings["patch_size"] for expert in config.experts]
-    return [side * side * config.tiling.max_tiles for side in sides]
 
 
 def _language_model(student: Student) -> dict[str, Tensor]:

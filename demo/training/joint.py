@@ -16,13 +16,14 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leo_edge.demo.questions.ask import ANSWERS
+from leo_edge.demo.questions.ask import ANSWERS, LARGEST_COUNT
 from leo_edge.demo.training.config import Recipe
 from leo_edge.demo.training.dataset import Ints, QuestionArrays
 from leo_edge.demo.training.drawing import Asking
 from leo_edge.demo.training.experts import Progress
 from leo_edge.demo.training.sequence import PromptParts
 from leo_edge.demo.training.student import Fused, Student
+from leo_edge.demo.world.kinds import KINDS
 
 Halves = npt.NDArray[np.float16]
 
@@ -34,19 +35,23 @@ _MMOE_PARTS = ("lora_a", "lora_b", "router_in", "router_out", "router.")
 
 
 class AuxiliaryHead(nn.Module):
-    """Reads off one camera's visual tokens what the question's answer is for that camera alone. Not part of the model."""
+    """Reads off what there is of each camera the question's answer for that camera alone, and how many of each kind it shows.
 
-    def __init__(self, num_queries: int, width: int) -> None:
+    Not part of the model.
+    """
+
+    def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        self.visual = nn.Linear(num_queries * width, 256)
+        self.visual = nn.Linear(size, 256)
         self.text = nn.Linear(width, 256)
-        self.out = nn.Linear(256, len(ANSWERS))
+        self.sizes = [len(ANSWERS), len(KINDS) * (LARGEST_COUNT + 1)]
+        self.out = nn.Linear(256, sum(self.sizes))
 
-    def forward(self, fused: Fused) -> Tensor:
-        """Visual [B, C, Q, D] -> scores of answers [B, C, A]."""
-        hidden = self.visual(fused.visual.flatten(2)) + self.text(fused.text_mean)[:, None]
-        scores: Tensor = self.out(functional.gelu(hidden)).float()
-        return scores
+    def forward(self, visual: Tensor, text_mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Visual [B, C, size], text [B, D] -> scores of answers [B, C, A] and of counts [B, C, kinds, numbers]."""
+        hidden = self.visual(visual) + self.text(text_mean)[:, None]
+        answers, counts = self.out(functional.gelu(hidden)).float().split(self.sizes, dim=-1)
+        return answers, counts.unflatten(-1, (len(KINDS), -1))
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,12 @@ class Trainer:
         self.student, self.parts, self.features = student, parts, features
         self.asked, self.arrays, self.tokenizer = asked, arrays, tokenizer
         self.device = student.table.device
-        self.aux = AuxiliaryHead(student.config.cotr.num_queries, student.config.llm.hidden_size).to(self.device)
+        width = student.config.llm.hidden_size
+        # Of the visual tokens; and of the language model, at each camera's name behind its tokens.
+        self.aux = nn.ModuleDict(
+            {"tokens": AuxiliaryHead(student.config.cotr.num_queries * width, width), "names": AuxiliaryHead(width, width)}
+        ).to(self.device)
+        self.names = torch.tensor([start + length for start, length in parts.spans], device=self.device)
         ids = [tokenizer.encode(answer, add_special_tokens=False).ids for answer in ANSWERS]
         self.answer_ids = [[*answer, parts.stop_id] for answer in ids]
 
@@ -97,19 +107,30 @@ class Trainer:
         """Runs CoTR and the projector."""
         return self.student.fuse_questions(batch.features, batch.counts, self.question_ids(batch.numbers))
 
-    def aux_loss(self, batch: Batch, fused: Fused) -> Tensor:
-        """Cross-entropy of each camera's own answer, where it has one; the camera that is asked about weighs more.
+    def aux_loss(self, batch: Batch, head: str, visual: Tensor, text_mean: Tensor) -> Tensor:
+        """Cross-entropy of each camera's own answer and counts, where it has them, read by a head off visual [B, C, size].
 
-        What is drawn is balanced for the camera that is asked about: most answers of the others are no and 0.
+        The camera that is asked about weighs more: what is drawn is balanced for it, most answers of the others are no and 0.
         """
-        wanted = torch.from_numpy(self.arrays.by_camera[batch.numbers]).to(self.device)
-        losses = functional.cross_entropy(self.aux(fused).flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="none")
+        answers, counts = self.aux[head](visual, text_mean)
         asked = torch.from_numpy(self.arrays.camera[batch.numbers]).to(self.device)
-        weight = (1 + _ASKED * functional.one_hot(asked, wanted.shape[1])).flatten() * (wanted.flatten() >= 0)
-        return (losses * weight).sum() / weight.sum()
+        weight = 1 + _ASKED * functional.one_hot(asked, answers.shape[1])  # [B, C]
+        answer = torch.from_numpy(self.arrays.by_camera[batch.numbers]).to(self.device)
+        number = torch.from_numpy(self.arrays.counts[batch.numbers]).to(self.device)
+        return _known_loss(answers, answer, weight) + _known_loss(counts, number, weight[..., None].expand_as(number))
 
-    def answer_losses(self, batch: Batch, fused: Fused) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the loss of the answers, of their first token where the direction is told, and MMoE's balance loss."""
+    def losses(self, batch: Batch, *, language: bool) -> dict[str, Tensor]:
+        """Returns the weighted losses of a step by name."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            fused = self.fuse(batch)
+            losses = {"aux": _AUX * self.aux_loss(batch, "tokens", fused.visual.flatten(2), fused.text_mean)}
+            return losses | self.language_losses(batch, fused) if language else losses
+
+    def language_losses(self, batch: Batch, fused: Fused) -> dict[str, Tensor]:
+        """Returns the losses of the language model, by name.
+
+        Of the answers; of their first token where the direction is told; of what is gathered at the cameras' names; MMoE's.
+        """
         prompts = [[*ids, *self.parts.suffix] for ids in self.question_ids(batch.numbers)]
         answers = [self.answer_ids[answer] for answer in self.arrays.answer[batch.numbers].tolist()]
         rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
@@ -119,14 +140,27 @@ class Trainer:
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
         sequences = self.student.sequences(self.parts, rows, fused)
-        hidden, balance = self.student.hidden(sequences, fused, len(self.parts.head))
+        hidden, balance, middle = self.student.hidden(sequences, fused, len(self.parts.head))
         logits = self.student.llm.head(hidden).float()  # [B, longest, V]
         wanted = torch.tensor(targets, device=self.device).flatten()
         answering = functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=_IGNORED, reduction="sum")
         told = torch.from_numpy(self.arrays.texts.told[self.arrays.text[batch.numbers]])
         first = torch.tensor([answer[0] for answer in answers], device=self.device)
         routing = functional.cross_entropy(logits[torch.arange(len(rows)), told], first)
-        return answering / len(rows), routing, balance
+        gathered = self.aux_loss(batch, "names", middle[:, self.names], fused.text_mean)
+        return {
+            "answer": answering / len(rows),
+            "routing": _ROUTING * routing,
+            "gathered": _AUX * gathered,
+            "balance": _BALANCE * balance,
+        }
+
+
+def _known_loss(scores: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean cross-entropy of wanted [...] by scores [..., n], over what is known (not -1)."""
+    losses = functional.cross_entropy(scores.flatten(0, -2), wanted.flatten(), ignore_index=-1, reduction="none")
+    weight = weight.flatten() * (wanted.flatten() >= 0)
+    return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 
 Restore = Callable[[str], bool]
@@ -179,7 +213,7 @@ def _run(
         factor = min(1.0, (step + 1) / 100) * (1 - step / steps if stage == "mmoe" else 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
-        losses = _losses(trainer, trainer.batch(random), language=stage != "cotr")
+        losses = trainer.losses(trainer.batch(random), language=stage != "cotr")
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -189,15 +223,3 @@ def _run(
             kept[key] = 0.97 * kept.get(key, figure) + 0.03 * figure
         if step % 50 == 49 or step == steps - 1:
             say(Progress(stage, (step + 1) / steps, kept | {"s": time.monotonic() - started}))
-
-
-def _losses(trainer: Trainer, batch: Batch, *, language: bool) -> dict[str, Tensor]:
-    with torch.autocast(trainer.device.type, dtype=torch.bfloat16):
-        fused = trainer.fuse(batch)
-        losses = {"aux": _AUX * trainer.aux_loss(batch, fused)}
-        if language:
-            answer, routing, balance = trainer.answer_losses(batch, fused)
-            losses |= {"answer": answer, "routing": _ROUTING * routing}
-            if trainer.student.router is not None:
-                losses["balance"] = _BALANCE * balance
-    return losses

@@ -39,6 +39,8 @@ CHANNELS = {
     "edge": 1,
 }
 NUM_CHANNELS = sum(CHANNELS.values())
+LAMPS = slice(_LAMP, _SURFACE)
+"""Where the lit traffic lights are among the classes, which come first."""
 _NEAREST_M, _FARTHEST_M = 2.0, 80.0
 
 

@@ -19,9 +19,9 @@ from torch import nn
 
 from leo_edge.demo.training.config import Json, Recipe, Sizes, make_tokenizer, model_config
 from leo_edge.demo.training.dataset import question_arrays
-from leo_edge.demo.training.drawing import read_chunks, write_chunks
+from leo_edge.demo.training.drawing import counts_of, read_chunks, write_chunks
 from leo_edge.demo.training.evaluate import dev_accuracy
-from leo_edge.demo.training.experts import Progress, train_expert
+from leo_edge.demo.training.experts import Progress, Seen, train_expert
 from leo_edge.demo.training.initial import FirstWeights, GivenWeights, checkpoint_tensors, write_checkpoint
 from leo_edge.demo.training.joint import Halves, Trainer, train_joint
 from leo_edge.demo.training.sequence import prompt_parts
@@ -106,7 +106,8 @@ def _train_expert(name: str, work: Work, recipe: Recipe, device: str) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(_EXPERT_NAMES)))
     config, _ = _config(work, Sizes(experts=(name,)))
     student = Student(config, FirstWeights(config, recipe.seed)).to(device)
-    tiles, labels, _ = read_chunks(work.drawn("train"))
+    tiles, labels, asked = read_chunks(work.drawn("train"))
+    seen = Seen(tiles, labels, counts_of(asked))
     encoder = student.encoder(name)
     log = work.directory / f"expert-{name}.log"
 
@@ -114,9 +115,7 @@ def _train_expert(name: str, work: Work, recipe: Recipe, device: str) -> None:
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps([progress.stage, progress.done, progress.figures]) + "\n")
 
-    train_expert(
-        name, encoder, tiles, labels, keyframes=recipe.expert_keyframes, rate=recipe.expert_rate, seed=recipe.seed, say=say
-    )
+    train_expert(name, encoder, seen, keyframes=recipe.expert_keyframes, rate=recipe.expert_rate, seed=recipe.seed, say=say)
     own = {key: value for key, value in checkpoint_tensors(student.cpu()).items() if key.startswith(f"vision_experts.{name}.")}
     # As the checkpoint will hold them: what is trained on top of them sees them so.
     temporary = work.expert(name).with_suffix(".partial")

@@ -153,7 +153,7 @@ class Student(nn.Module):
         rows = [[*ids, *parts.suffix] for ids in questions]
         prompts, running = [len(row) for row in rows], set(range(len(rows)))
         for _ in range(most_tokens):
-            hidden, _ = self.hidden(self.sequences(parts, rows, fused), fused, len(parts.head))
+            hidden, _, _ = self.hidden(self.sequences(parts, rows, fused), fused, len(parts.head))
             last = torch.tensor([len(row) - 1 for row in rows], device=hidden.device)
             picked = self.llm.head(hidden[torch.arange(len(rows)), last]).argmax(dim=-1).tolist()
             running = {i for i in running if picked[i] != parts.stop_id}
@@ -163,11 +163,14 @@ class Student(nn.Module):
                 break
         return [row[count:] for row, count in zip(rows, prompts, strict=True)]
 
-    def hidden(self, embeds: Tensor, fused: Fused, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Runs the language model on sequences [B, S, D] -> last hidden states from `start` on and MMoE's balance loss."""
+    def hidden(self, embeds: Tensor, fused: Fused, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Runs the language model on sequences [B, S, D].
+
+        Returns the last hidden states from `start` on, MMoE's balance loss, and all hidden states after half of the layers.
+        """
         context = self._router_context(fused)
         cos, sin = self.llm.rope(torch.arange(embeds.shape[1], device=embeds.device))
-        hidden, balance = embeds, embeds.new_zeros(())
+        hidden, balance, middle = embeds, embeds.new_zeros(()), embeds
         for i, layer in enumerate(self.llm.layers):
             assert isinstance(layer, Block)
             first = start if i == len(self.llm.layers) - 1 else 0
@@ -179,7 +182,9 @@ class Student(nn.Module):
                 hidden, balance = hidden + added, balance + loss / len(self.llm.layers)
             else:
                 hidden = hidden + mlp.down(inner)
-        return self.llm.norm(hidden), balance
+            if i + 1 == len(self.llm.layers) // 2:
+                middle = hidden
+        return self.llm.norm(hidden), balance, middle
 
     def _router_context(self, fused: Fused) -> Tensor:
         """Returns what the prompt adds to every layer's router, [B, layers, R]."""

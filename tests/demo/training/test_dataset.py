@@ -9,6 +9,7 @@ from leo_edge.demo.questions.ask import ANSWERS, QUESTION_TYPES
 from leo_edge.demo.training.config import make_tokenizer
 from leo_edge.demo.training.dataset import QuestionArrays, question_arrays
 from leo_edge.demo.training.drawing import Asking, asking_of, draw_scene
+from leo_edge.demo.world.kinds import KINDS
 
 TOKENIZER = make_tokenizer()
 
@@ -30,7 +31,21 @@ def test_arrays_hold_every_question_of_every_keyframe(arrays: QuestionArrays, as
         assert ANSWERS[arrays.answer[i]] == question.answer
         assert QUESTION_TYPES[arrays.kind[i]] == question.kind
         known = [None if a < 0 else ANSWERS[a] for a in arrays.by_camera[i].tolist()]
-        assert tuple(known) == question.by_camera
+        assert tuple(known) == (question.by_camera if question.kind != "comparison" else (None,) * 6)
+
+
+def test_counts_are_those_of_the_kinds_that_a_question_names(arrays: QuestionArrays, asked: list[Asking]) -> None:
+    """Held against the answers of the questions that ask for a number."""
+    questions = [question for entry in asked for question in entry.questions]
+    numbers = 0
+    for i, question in enumerate(questions):
+        named = [k for k, kind in enumerate(KINDS) if kind.name in question.slots or kind.plural in question.slots]
+        assert set(np.flatnonzero((arrays.counts[i] >= 0).any(axis=0)).tolist()) <= set(named)
+        assert len(named) == {"count": 1, "more here": 1, "more than": 2}.get(question.form, len(named))
+        if question.kind == "count":
+            assert arrays.counts[i, arrays.camera[i], named[0]] == int(question.answer)
+            numbers += 1
+    assert numbers > 20
 
 
 def test_direction_is_told_at_its_last_word(arrays: QuestionArrays, asked: list[Asking]) -> None:

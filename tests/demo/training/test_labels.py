@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from leo_edge.demo.training.labels import CHANNELS, GRID, NUM_CHANNELS, NUM_CLASSES, channels_of, label
+from leo_edge.demo.training.labels import CHANNELS, GRID, LAMPS, NUM_CHANNELS, NUM_CLASSES, channels_of, label
 from leo_edge.demo.world.kinds import KINDS
-from leo_edge.demo.world.observe import Keyframe
+from leo_edge.demo.world.observe import Keyframe, observe
 from leo_edge.runtime.frames import NUSCENES_CAMERAS
+from tests.demo.world.stage import ROAD, stage, with_light
 
 SIDE_PX = 16
 
@@ -44,6 +45,17 @@ def test_centres_are_those_of_the_clearly_shown(keyframe: Keyframe) -> None:
             assert centres[..., kind].sum() == pytest.approx(wanted, abs=0.05)
             total += wanted
     assert total > 10
+
+
+def test_lamps_are_where_a_light_shines() -> None:
+    """Green, of a light 25 m ahead: its channel alone, in the patches of the shining pixels."""
+    keyframe = observe(stage(road=with_light(ROAD, 25.0, (90.0, 1.0, 1.0))), 3)
+    green, yellow, red = np.moveaxis(label(keyframe, "CAM_FRONT")[..., LAMPS], -1, 0)
+    shining = keyframe.drawn["CAM_FRONT"].shining.reshape(GRID[0], SIDE_PX, GRID[1], SIDE_PX).sum(axis=(1, 3))
+    np.testing.assert_array_equal(green > 0, shining > 1)
+    assert green.any()
+    assert not yellow.any()
+    assert not red.any()
 
 
 def test_depth_grows_from_the_road_to_the_sky(keyframe: Keyframe) -> None:
