@@ -22,7 +22,8 @@ class ConvNextExpert(VisionExpert):
             raise ValueError(f"select_layer must be -1 for ConvNeXt, the last of its stages, got {config.select_layer}")
         vision = ConvNextConfig(**dict(config.settings))
         self.model = ConvNextModel(vision)
-        side, stride = square(vision.image_size, "image_size"), vision.patch_size * 2 ** (len(vision.depths) - 1)
+        sizes, depths = vision.hidden_sizes or (), vision.depths or ()  # transformers puts its defaults for None
+        side, stride = square(vision.image_size, "image_size"), vision.patch_size * 2 ** (len(depths) - 1)
         if side % stride:
             raise ValueError(f"image_size must be a multiple of the stride, {stride}, got {side}")
         self.spec = ExpertSpec(
@@ -30,7 +31,7 @@ class ConvNextExpert(VisionExpert):
             mean=CLIP_MEAN,
             std=CLIP_STD,
             num_tokens=(side // stride) ** 2,
-            width=vision.hidden_sizes[-1],
+            width=sizes[-1],
             stem="model.embeddings.patch_embeddings",
         )
 
