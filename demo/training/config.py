@@ -33,7 +33,8 @@ class Recipe:
 
     world_seed: of the scenes. scenes, dev_scenes: of the train and dev splits. expert_keyframes: presentations to each expert.
     aux_questions: CoTR and projector with the auxiliary head alone. joint_questions: then with the language model.
-    mmoe_questions: then everything, with MMoE and its balance loss, while the rate decays.
+    mmoe_questions: then everything, with MMoE and its balance loss, while the rate decays. last_questions: the same again, from
+    the full rate (SGDR, arXiv 1608.03983).
     """
 
     world_seed: int = 0
@@ -44,16 +45,25 @@ class Recipe:
     aux_questions: int = 400_000
     joint_questions: int = 60_000
     mmoe_questions: int = 300_000
+    last_questions: int = 180_000
     expert_rate: float = 1.5e-3
     rate: float = 1.5e-3
 
     def shortened(self, share: float) -> Recipe:
         """Returns the recipe with a share of the questions; the experts and their data stay."""
-        counts = {name: round(getattr(self, name) * share) for name in ("aux_questions", "joint_questions", "mmoe_questions")}
-        return replace(self, **counts)
+        names = ("aux_questions", "joint_questions", "mmoe_questions", "last_questions")
+        return replace(self, **{name: round(getattr(self, name) * share) for name in names})
 
 
-SMOKE = Recipe(scenes=12, dev_scenes=4, expert_keyframes=160, aux_questions=1_280, joint_questions=2_560, mmoe_questions=2_560)
+SMOKE = Recipe(
+    scenes=12,
+    dev_scenes=4,
+    expert_keyframes=160,
+    aux_questions=1_280,
+    joint_questions=2_560,
+    mmoe_questions=1_280,
+    last_questions=1_280,
+)
 """Everything once, far too short to learn much."""
 
 

@@ -25,16 +25,16 @@ Floats = npt.NDArray[np.float64]
 _ANSWER_IDS = {answer: i for i, answer in enumerate(ANSWERS)}
 # How often each type is asked in training, whatever its share of the questions.
 _TYPE_SHARE = {
-    "exist": 1.2,
-    "count": 2.2,
-    "object": 1.2,
-    "status": 1.3,
-    "comparison": 1.5,
-    "colour": 1.0,
-    "light": 0.8,
-    "distance": 0.9,
-    "lane_change": 1.1,
-    "action": 1.1,
+    "exist": 1.5,
+    "count": 3.0,
+    "object": 0.7,
+    "status": 1.1,
+    "comparison": 4.0,
+    "colour": 0.6,
+    "light": 0.4,
+    "distance": 0.8,
+    "lane_change": 0.9,
+    "action": 0.8,
 }
 # An answer that is rare for its question weighs no more than if it had this share.
 _SMALLEST_SHARE = 0.12
@@ -55,9 +55,9 @@ class Texts:
 
 @dataclass(frozen=True)
 class QuestionArrays:
-    """Questions [M]: keyframe, text, answer, type, and camera by number, answers by camera [M, C] (-1: none), weights.
+    """Questions [M]: keyframe, text, answer and type by number, answers by camera [M, C] (-1: none), weights.
 
-    `camera` is the one that is asked about: the front one where none is named, the first of two. `counts` [M, C, kinds] is how
+    `asked` [M, C] tells which cameras are asked about: those that are named, or the front one. `counts` [M, C, kinds] is how
     many of the kinds that the question names each camera shows; -1 for other kinds and in doubt.
     """
 
@@ -66,7 +66,7 @@ class QuestionArrays:
     text: Ints
     answer: Ints
     kind: Ints
-    camera: Ints
+    asked: npt.NDArray[np.bool_]
     by_camera: Ints
     counts: Ints
     weight: Floats
@@ -108,7 +108,7 @@ def question_arrays(asked: Sequence[Asking], tokenizer: Tokenizer, seed: int) ->
         text=np.array([number[word] for word in words]),
         answer=np.array([_ANSWER_IDS[q.answer] for _, q in questions]),
         kind=np.array([QUESTION_TYPES.index(q.kind) for _, q in questions]),
-        camera=np.array([_camera_of(q) for _, q in questions]),
+        asked=np.array([_asked_of(q) for _, q in questions]),
         by_camera=np.array([_answers_by_camera(q) for _, q in questions]),
         counts=_counts([(asked[k], q) for k, q in questions]),
         weight=_weights([q for _, q in questions]),
@@ -128,10 +128,10 @@ def _counts(questions: Sequence[tuple[Asking, Question]]) -> Ints:
     return known
 
 
-def _camera_of(question: Question) -> int:
-    """Returns the number of the camera that a question names first, 0 (the front one) where it names none."""
-    words = list(DIRECTIONS.values())
-    return next((words.index(slot) for slot in question.slots if slot in words), 0)
+def _asked_of(question: Question) -> list[bool]:
+    """Returns by camera whether a question names it; the front one where it names none."""
+    named = [word in question.slots for word in DIRECTIONS.values()]
+    return named if any(named) else [i == 0 for i in range(len(named))]
 
 
 def _told_by(question: Question) -> str:

@@ -64,7 +64,7 @@ class Batch:
 
 
 class Trainer:
-    """Everything that the three stages share."""
+    """Everything that the stages share."""
 
     def __init__(
         self,
@@ -110,11 +110,10 @@ class Trainer:
     def aux_loss(self, batch: Batch, head: str, visual: Tensor, text_mean: Tensor) -> Tensor:
         """Cross-entropy of each camera's own answer and counts, where it has them, read by a head off visual [B, C, size].
 
-        The camera that is asked about weighs more: what is drawn is balanced for it, most answers of the others are no and 0.
+        Cameras that are asked about weigh more: what is drawn is balanced for them, most answers of the others are no and 0.
         """
         answers, counts = self.aux[head](visual, text_mean)
-        asked = torch.from_numpy(self.arrays.camera[batch.numbers]).to(self.device)
-        weight = 1 + _ASKED * functional.one_hot(asked, answers.shape[1])  # [B, C]
+        weight = 1 + _ASKED * torch.from_numpy(self.arrays.asked[batch.numbers]).to(self.device)  # [B, C]
         answer = torch.from_numpy(self.arrays.by_camera[batch.numbers]).to(self.device)
         number = torch.from_numpy(self.arrays.counts[batch.numbers]).to(self.device)
         return _known_loss(answers, answer, weight) + _known_loss(counts, number, weight[..., None].expand_as(number))
@@ -175,7 +174,7 @@ def train_joint(
     restore: Restore = lambda _: False,
     after: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Runs the three stages, those that `restore` does not know; `after` hears of each that is done."""
+    """Runs the stages, those that `restore` does not know; `after` hears of each that is done."""
     student, aux = trainer.student, trainer.aux
     for encoder in student.encoders.values():
         encoder.requires_grad_(False)
@@ -186,6 +185,7 @@ def train_joint(
         "cotr": (recipe.aux_questions, fusion),
         "joint": (recipe.joint_questions, [*plain, *aux.parameters()]),
         "mmoe": (recipe.mmoe_questions, [*(p for _, p in trained), *aux.parameters()]),
+        "last": (recipe.last_questions, [*(p for _, p in trained), *aux.parameters()]),
     }
     for number, (stage, (questions, parameters)) in enumerate(stages.items()):
         if not restore(stage):
@@ -204,13 +204,13 @@ def _run(
     random: np.random.Generator,
     say: Callable[[Progress], None],
 ) -> None:
-    """Trains some parameters on so many questions. The rate rises at first and, in the last stage, falls to nothing."""
+    """Trains some parameters on so many questions. The rate rises at first and, with MMoE, falls to nothing."""
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
     steps = max(1, questions // (_KEYFRAMES_PER_STEP * _QUESTIONS_PER_KEYFRAME))
     kept: dict[str, float] = {}
     started = time.monotonic()
     for step in range(steps):
-        factor = min(1.0, (step + 1) / 100) * (1 - step / steps if stage == "mmoe" else 1.0)
+        factor = min(1.0, (step + 1) / 100) * (1 - step / steps if stage in ("mmoe", "last") else 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
         losses = trainer.losses(trainer.batch(random), language=stage != "cotr")

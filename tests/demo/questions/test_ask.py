@@ -303,7 +303,7 @@ class TestAction:
             ((BYSTANDER,), light_ahead(YELLOW, 20.0), SLOW_YELLOW),
             ((BYSTANDER,), light_ahead(GREEN, 20.0), GO_GREEN),
             ((BYSTANDER,), light_ahead(RED, 42.0), None),
-            ((BYSTANDER,), light_ahead(RED, 50.0), GO_CLEAR),
+            ((BYSTANDER,), light_ahead(RED, 50.0), None),
             ((pedestrian(12.0, 1.0),), ROAD, STOP_PERSON),
             ((pedestrian(12.0, -3.5),), ROAD, STOP_PERSON),
             ((pedestrian(12.0, 1.0),), light_ahead(GREEN, 20.0), STOP_PERSON),
