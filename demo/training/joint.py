@@ -1,4 +1,4 @@
-"""Stages 2 to 4: CoTR and projector, then the language model with them, then MMoE with them all, on the experts' features.
+"""The later stages: CoTR and projector, then the language model with them, then MMoE with them all, on the experts' features.
 
 Shape letters: B questions, K keyframes, C cameras, Q visual tokens per camera, D hidden width, A answers, V vocabulary.
 """
@@ -181,11 +181,12 @@ def train_joint(
     fusion = [*student.fusion.parameters(), student.table, *aux.parameters()]
     trained = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
     plain = [p for name, p in trained if not any(part in name for part in _MMOE_PARTS)]
+    everything = [*(p for _, p in trained), *aux.parameters()]
     stages = {
         "cotr": (recipe.aux_questions, fusion),
         "joint": (recipe.joint_questions, [*plain, *aux.parameters()]),
-        "mmoe": (recipe.mmoe_questions, [*(p for _, p in trained), *aux.parameters()]),
-        "last": (recipe.last_questions, [*(p for _, p in trained), *aux.parameters()]),
+        "mmoe": (recipe.mmoe_questions, everything),
+        "last": (recipe.last_questions, everything),
     }
     for number, (stage, (questions, parameters)) in enumerate(stages.items()):
         if not restore(stage):

@@ -15,7 +15,14 @@ from leo_edge.export.stages import expected_tensors
 from tests.conftest import CommandLine
 
 MICRO = Recipe(
-    scenes=3, dev_scenes=2, expert_keyframes=24, aux_questions=640, joint_questions=640, mmoe_questions=640, expert_rate=3e-3
+    scenes=3,
+    dev_scenes=2,
+    expert_keyframes=24,
+    aux_questions=640,
+    joint_questions=640,
+    mmoe_questions=320,
+    last_questions=320,
+    expert_rate=3e-3,
 )
 
 
@@ -25,7 +32,7 @@ def test_trains_a_checkpoint_and_does_not_do_twice_what_is_there(tmp_path: Path)
     train(work, tmp_path / "first", MICRO, Sizes(num_queries=2), heard.append, processes=2)
     checkpoint = Checkpoint.open(tmp_path / "first")
     checkpoint.require(expected_tensors(parse_config(checkpoint.config)))
-    assert {"dev after joint", "dev after mmoe"} <= {progress.stage for progress in heard}
+    assert {"dev after joint", "dev after mmoe", "dev after last"} <= {progress.stage for progress in heard}
     stamps = {path: path.stat().st_mtime_ns for path in work.directory.rglob("*.npy")}
     train(work, tmp_path / "second", MICRO.shortened(0.1), Sizes(num_queries=2), heard.append, processes=2)
     assert {path: path.stat().st_mtime_ns for path in work.directory.rglob("*.npy")} == stamps
@@ -43,8 +50,8 @@ class TestBadInput:
 def test_smoke_run_improves_every_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "train", str(tmp_path / "made"), "--work", str(tmp_path / "work"), "--smoke", "--device", "cpu"]) == 0
     err = capsys.readouterr().err
-    for stage, loss in (("cotr", "aux"), ("joint", "answer"), ("mmoe", "answer")):
+    for stage, loss in (("cotr", "aux"), ("joint", "answer"), ("mmoe", "answer"), ("last", "answer")):
         values = [float(v) for v in re.findall(rf"^{stage} .*\b{loss} ([\d.]+)", err, re.MULTILINE)]
         assert values, stage
-    answers = [float(v) for v in re.findall(r"^(?:joint|mmoe) .*\banswer ([\d.]+)", err, re.MULTILINE)]
+    answers = [float(v) for v in re.findall(r"^(?:joint|mmoe|last) .*\banswer ([\d.]+)", err, re.MULTILINE)]
     assert answers[-1] < 0.7 * answers[0]
