@@ -102,15 +102,16 @@ def question_arrays(asked: Sequence[Asking], tokenizer: Tokenizer, seed: int) ->
     directions = {word: _told_by(question) for word, (_, question) in zip(words, questions, strict=True)}
     texts = _tokenize(directions, tokenizer)
     number = {word: i for i, word in enumerate(texts.words)}
+    keyframe = np.array([k for k, _ in questions])
     return QuestionArrays(
         texts=texts,
-        keyframe=np.array([k for k, _ in questions]),
+        keyframe=keyframe,
         text=np.array([number[word] for word in words]),
         answer=np.array([_ANSWER_IDS[q.answer] for _, q in questions]),
         kind=np.array([QUESTION_TYPES.index(q.kind) for _, q in questions]),
         asked=np.array([_asked_of(q) for _, q in questions]),
         by_camera=np.array([_answers_by_camera(q) for _, q in questions]),
-        counts=_counts([(asked[k], q) for k, q in questions]),
+        counts=np.where(np.array([_named_kinds(q) for _, q in questions])[:, None], counts_of(asked)[keyframe], -1),
         weight=_weights([q for _, q in questions]),
     )
 
@@ -121,11 +122,9 @@ def _answers_by_camera(question: Question) -> list[int]:
     return [-1 if unknown or answer is None else _ANSWER_IDS[answer] for answer in question.by_camera]
 
 
-def _counts(questions: Sequence[tuple[Asking, Question]]) -> Ints:
-    named = np.array([[bool({kind.name, kind.plural} & set(q.slots)) for kind in KINDS] for _, q in questions])
-    counts = counts_of([entry for entry, _ in questions])
-    known: Ints = np.where(named[:, None], counts, -1)
-    return known
+def _named_kinds(question: Question) -> list[bool]:
+    """Returns by kind whether a question names it."""
+    return [kind.name in question.slots or kind.plural in question.slots for kind in KINDS]
 
 
 def _asked_of(question: Question) -> list[bool]:

@@ -53,8 +53,7 @@ class DenseHead(nn.Module):
     def __init__(self, width: int, names: tuple[str, ...]) -> None:
         super().__init__()
         self.names = names
-        channels = {name: range(1000)[LAMPS if name == "lamp" else channels_of(name)] for name in names}
-        self.sizes = [len(channels[name]) for name in names]
+        self.sizes = [channels_of(name).stop - channels_of(name).start for name in names]
         self.linear = nn.Linear(width, sum(self.sizes))
         self.count = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, len(KINDS) * (LARGEST_COUNT + 1)))
 
@@ -73,12 +72,11 @@ def head_of(expert: str, width: int) -> DenseHead:
 
 def dense_losses(predicted: dict[str, Tensor], labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
     """Losses by name: of predictions [K, C, N, channels] on labels [K, C, N, all channels] uint8 and counts [K, C, kinds]."""
-    losses = {"count": count_loss(predicted["count"], counts)}
     binary = functional.binary_cross_entropy_with_logits
-    for name, prediction in predicted.items():
-        if name == "count":
-            continue
-        target = labels[..., LAMPS if name == "lamp" else channels_of(name)].float() / (64 if name == "centre" else 255)
+    patches = dict(predicted)
+    losses = {"count": known_loss(patches.pop("count"), counts, 1 + (_SOME_WEIGHT - 1) * (counts > 0))}
+    for name, prediction in patches.items():
+        target = labels[..., channels_of(name)].float() / (64 if name == "centre" else 255)
         if name == "class":
             # Objects and lamps are few among ground, sky and walls.
             weight = 0.3 + 3 * (target[..., : LAMPS.stop].sum(dim=-1) > 0.1).float()
@@ -97,10 +95,10 @@ def dense_losses(predicted: dict[str, Tensor], labels: Tensor, counts: Tensor) -
     return losses
 
 
-def count_loss(prediction: Tensor, counts: Tensor) -> Tensor:
-    """Cross-entropy of counts [...] by scores [..., numbers], over the known ones (not -1); more for some than for none."""
-    losses = functional.cross_entropy(prediction.flatten(0, -2), counts.flatten(), ignore_index=-1, reduction="none")
-    weight = (counts.flatten() >= 0) * (1 + (_SOME_WEIGHT - 1) * (counts.flatten() > 0))
+def known_loss(scores: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean cross-entropy of wanted [...] by scores [..., n], over what is known (not -1)."""
+    losses = functional.cross_entropy(scores.flatten(0, -2), wanted.flatten(), ignore_index=-1, reduction="none")
+    weight = weight.flatten() * (wanted.flatten() >= 0)
     return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 

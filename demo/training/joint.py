@@ -20,7 +20,7 @@ from leo_edge.demo.questions.ask import ANSWERS, LARGEST_COUNT
 from leo_edge.demo.training.config import Recipe
 from leo_edge.demo.training.dataset import Ints, QuestionArrays
 from leo_edge.demo.training.drawing import Asking
-from leo_edge.demo.training.experts import Progress
+from leo_edge.demo.training.experts import Progress, known_loss
 from leo_edge.demo.training.sequence import PromptParts
 from leo_edge.demo.training.student import Fused, Student
 from leo_edge.demo.world.kinds import KINDS
@@ -116,7 +116,7 @@ class Trainer:
         weight = 1 + _ASKED * torch.from_numpy(self.arrays.asked[batch.numbers]).to(self.device)  # [B, C]
         answer = torch.from_numpy(self.arrays.by_camera[batch.numbers]).to(self.device)
         number = torch.from_numpy(self.arrays.counts[batch.numbers]).to(self.device)
-        return _known_loss(answers, answer, weight) + _known_loss(counts, number, weight[..., None].expand_as(number))
+        return known_loss(answers, answer, weight) + known_loss(counts, number, weight[..., None].expand_as(number))
 
     def losses(self, batch: Batch, *, language: bool) -> dict[str, Tensor]:
         """Returns the weighted losses of a step by name."""
@@ -147,19 +147,8 @@ class Trainer:
         first = torch.tensor([answer[0] for answer in answers], device=self.device)
         routing = functional.cross_entropy(logits[torch.arange(len(rows)), told], first)
         gathered = self.aux_loss(batch, "names", middle[:, self.names], fused.text_mean)
-        return {
-            "answer": answering / len(rows),
-            "routing": _ROUTING * routing,
-            "gathered": _AUX * gathered,
-            "balance": _BALANCE * balance,
-        }
-
-
-def _known_loss(scores: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean cross-entropy of wanted [...] by scores [..., n], over what is known (not -1)."""
-    losses = functional.cross_entropy(scores.flatten(0, -2), wanted.flatten(), ignore_index=-1, reduction="none")
-    weight = weight.flatten() * (wanted.flatten() >= 0)
-    return (losses * weight).sum() / weight.sum().clamp(min=1)
+        losses = {"answer": answering / len(rows), "routing": _ROUTING * routing, "gathered": _AUX * gathered}
+        return losses if self.student.router is None else losses | {"balance": _BALANCE * balance}
 
 
 Restore = Callable[[str], bool]

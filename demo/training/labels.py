@@ -45,7 +45,9 @@ _NEAREST_M, _FARTHEST_M = 2.0, 80.0
 
 
 def channels_of(name: str) -> slice:
-    """Returns where a label's channels are."""
+    """Returns where a label's channels are; those of "lamp" are among the classes."""
+    if name == "lamp":
+        return LAMPS
     start = 0
     for other, count in CHANNELS.items():
         if other == name:
