@@ -41,7 +41,7 @@ class Recipe:
     seed: int = 0
     scenes: int = 2400
     dev_scenes: int = 50
-    expert_keyframes: int = 16_000
+    expert_keyframes: int = 18_000
     aux_questions: int = 400_000
     joint_questions: int = 60_000
     mmoe_questions: int = 300_000

@@ -20,7 +20,7 @@ from leo_edge.demo.questions.ask import ANSWERS, LARGEST_COUNT
 from leo_edge.demo.training.config import Recipe
 from leo_edge.demo.training.dataset import Ints, QuestionArrays
 from leo_edge.demo.training.drawing import Asking
-from leo_edge.demo.training.experts import Progress, known_loss
+from leo_edge.demo.training.experts import Progress, known_loss, rarity
 from leo_edge.demo.training.sequence import PromptParts
 from leo_edge.demo.training.student import Fused, Student
 from leo_edge.demo.world.kinds import KINDS
@@ -116,7 +116,7 @@ class Trainer:
         weight = 1 + _ASKED * torch.from_numpy(self.arrays.asked[batch.numbers]).to(self.device)  # [B, C]
         answer = torch.from_numpy(self.arrays.by_camera[batch.numbers]).to(self.device)
         number = torch.from_numpy(self.arrays.counts[batch.numbers]).to(self.device)
-        return known_loss(answers, answer, weight) + known_loss(counts, number, weight[..., None].expand_as(number))
+        return known_loss(answers, answer, weight) + known_loss(counts, number, weight[..., None] + rarity(number))
 
     def losses(self, batch: Batch, *, language: bool) -> dict[str, Tensor]:
         """Returns the weighted losses of a step by name."""
