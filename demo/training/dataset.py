@@ -37,7 +37,7 @@ _TYPE_SHARE = {
     "action": 0.8,
 }
 # An answer that is rare for its question weighs no more than if it had this share.
-_SMALLEST_SHARE = 0.03
+_SMALLEST_SHARE = 0.12
 
 
 @dataclass(frozen=True)
