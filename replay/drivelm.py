@@ -6,7 +6,6 @@ are left out, and `DriveLmScores.to_json` says so.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from leo_edge.replay.language import LanguageScores, language_scores
+from leo_edge.replay.question_set import read_json
 from leo_edge.runtime.errors import DatasetError
 
 Point = tuple[float, float]
@@ -95,7 +95,9 @@ def read_drivelm(path: str | PathLike[str]) -> tuple[DriveLmQuestion, ...]:
     Raises:
         DatasetError: no such file, not JSON, no question, or not of this schema.
     """
-    raw = _read_json(Path(path))
+    if not Path(path).is_file():
+        raise DatasetError(f"no file {path}: check the path")
+    raw = read_json(Path(path))
     if not isinstance(raw, dict):
         raise DatasetError(f"{path} holds a {type(raw).__name__}, expected scenes by token as in DriveLM: give another file")
     questions: list[DriveLmQuestion] = []
@@ -199,12 +201,3 @@ def _entries(path: str | PathLike[str], where: str, raw: Any, key: str) -> list[
     if not isinstance(found, dict):
         raise DatasetError(f"{path}: {where} has no {key}, expected an object as in DriveLM: {_MEND}")
     return list(found.items())
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DatasetError(f"no file {path}: check the path") from None
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"cannot read {path} ({error}), expected JSON: get the file again") from error

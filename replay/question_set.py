@@ -76,7 +76,7 @@ def read_question_set(path: str | PathLike[str]) -> QuestionSet:
     Raises:
         DatasetError: no such file, not JSON, no questions, or an entry with a field too many, too few or of another form.
     """
-    raw = _read_json(Path(path))
+    raw = read_json(Path(path))
     if not isinstance(raw, dict) or not isinstance(raw.get("questions"), list):
         got = f"an object with {_listed(raw)}" if isinstance(raw, dict) else f"a {type(raw).__name__}"
         raise DatasetError(f'{path} holds {got}, expected {{"questions": [...]}} as in NuScenes-QA: give a question set')
@@ -110,7 +110,12 @@ def write_question_set(path: str | PathLike[str], questions: QuestionSet) -> Non
             temporary.unlink()
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Returns what a file of questions holds.
+
+    Raises:
+        DatasetError: it cannot be read, or is not JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -16,7 +16,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from leo_edge.replay.language import bleu, cider, language_scores, rouge_l, tokenize
+from leo_edge.replay.language import LanguageScores, bleu, cider, language_scores, rouge_l, tokenize
 from leo_edge.runtime.errors import DatasetError
 
 _DRIVELM = Path(__file__).parents[2] / "../shared/data/nuscenes-real/drivelm/drivelm_train_sample.json"
@@ -48,15 +48,21 @@ def _coco(scorer: Any, answers: Sequence[str], references: Sequence[Sequence[str
         return scorer.compute_score(known, given)[0]
 
 
+def _scores_as_coco(answers: Sequence[str], references: Sequence[Sequence[str]]) -> LanguageScores:
+    """Returns the scores, which must be those of COCO."""
+    scores = language_scores(answers, references)
+    assert scores.bleu == pytest.approx(_coco(Bleu(4), answers, references), rel=1e-9)
+    assert scores.rouge_l == pytest.approx(_coco(Rouge(), answers, references), rel=1e-9)
+    assert scores.cider == pytest.approx(_coco(Cider(), answers, references), rel=1e-9)
+    return scores
+
+
 @pytest.mark.parametrize("number", [1, 60])
 @pytest.mark.parametrize("pick", [lambda s, i: [s[i]], lambda s, i: [s[i], s[i - 1], s[i // 2]]], ids=["one", "three"])
 def test_scores_are_those_of_coco(number: int, pick: Callable[[list[str], int], list[str]]) -> None:
     sentences = _sentences(number)
     answers, references = _altered(sentences), [pick(sentences, i) for i in range(number)]
-    scores = language_scores(answers, references)
-    assert scores.bleu == pytest.approx(_coco(Bleu(4), answers, references), rel=1e-9)
-    assert scores.rouge_l == pytest.approx(_coco(Rouge(), answers, references), rel=1e-9)
-    assert scores.cider == pytest.approx(_coco(Cider(), answers, references), rel=1e-9)
+    scores = _scores_as_coco(answers, references)
     assert number == 1 or 0.2 < scores.rouge_l < 0.95  # neither nothing nor all is right
 
 
@@ -66,10 +72,7 @@ def test_scores_of_drivelm_answers_are_those_of_coco() -> None:
     frames = [frame for scene in scenes.values() for frame in scene["key_frames"].values()]
     truths = [qa["A"] for frame in frames for group in frame["QA"].values() for qa in group]
     answers, references = _altered(truths), [[truth] for truth in truths]
-    scores = language_scores(answers, references)
-    assert scores.bleu == pytest.approx(_coco(Bleu(4), answers, references), rel=1e-9)
-    assert scores.rouge_l == pytest.approx(_coco(Rouge(), answers, references), rel=1e-9)
-    assert scores.cider == pytest.approx(_coco(Cider(), answers, references), rel=1e-9)
+    _scores_as_coco(answers, references)
 
 
 def test_bleu_by_hand() -> None:
