@@ -253,7 +253,8 @@ def _decoder_manifest(config: ModelConfig, context_len: int, *, fused: bool) -> 
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
     config = (checkpoint.directory / "config.json").read_bytes()
     packages = ("leo_edge", "torch", "transformers", "onnx", "onnxscript", "onnx-ir")
-    return {
+    note = checkpoint.config.get("note")  # what its makers want everybody to know who reads its answers
+    return ({"note": note} if isinstance(note, str) else {}) | {
         "checkpoint": checkpoint.directory.resolve().name,
         "config_sha256": hashlib.sha256(config).hexdigest(),
         "num_tensors": len(checkpoint.shapes),

@@ -120,6 +120,7 @@ def model_config(sizes: Sizes, vocab_size: int) -> Json:
         # The name again behind the visual embeddings: there, it can gather what they say.
         "camera_line": "{camera}<image>{camera}",
         "torch_dtype": "float16",
+        "note": "This model knows the drawn world of leo_edge alone: what it says of real images means nothing.",
     }
     if sizes.mmoe:
         raw["mmoe_config"] = {"num_experts": 3, "top_k": 1, "rank": 4, "lora_alpha": 4.0, "router_hidden_size": 32}

@@ -36,8 +36,9 @@ _TYPE_SHARE = {
     "lane_change": 0.9,
     "action": 0.8,
 }
-# An answer that is rare for its question weighs no more than if it had this share.
-_SMALLEST_SHARE = 0.12
+# An answer that is rare for its question weighs no more than if it had this share. Threes and fours are rare for each count.
+_SMALLEST_SHARE = {"count": 0.04}
+_SMALLEST_SHARE_ELSE = 0.12
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def _weights(questions: list[Question]) -> Floats:
     totals = Counter((q.kind, q.form, q.slots) for q in questions)
     weights = np.empty(len(questions))
     for i, q in enumerate(questions):
-        total = totals[q.kind, q.form, q.slots]
-        weights[i] = 1 / max(pairs[q.kind, q.form, q.slots, q.answer], _SMALLEST_SHARE * total)
+        least = _SMALLEST_SHARE.get(q.kind, _SMALLEST_SHARE_ELSE) * totals[q.kind, q.form, q.slots]
+        weights[i] = 1 / max(pairs[q.kind, q.form, q.slots, q.answer], least)
     kinds = np.array([QUESTION_TYPES.index(q.kind) for q in questions])
     for i, kind in enumerate(QUESTION_TYPES):
         mine = kinds == i

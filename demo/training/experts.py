@@ -158,10 +158,13 @@ def train_expert(
     steps = max(1, keyframes // _KEYFRAMES_PER_STEP)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
     random = np.random.default_rng(seed)
+    # Keyframes with many of a kind are few, and counting is slow to learn.
+    rich = 1 + (seen.counts > 1).sum(axis=(1, 2))
+    share = rich / rich.sum()
     kept: dict[str, float] = {}
     started = time.monotonic()
     for step in range(steps):
-        chosen = np.sort(random.choice(len(seen.tiles), _KEYFRAMES_PER_STEP, replace=False))
+        chosen = np.sort(random.choice(len(seen.tiles), _KEYFRAMES_PER_STEP, replace=False, p=share))
         losses = _losses(encoder, head, seen, chosen, device)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()

@@ -27,7 +27,7 @@ FIRST_KEYFRAME_S = 0.1  # cameras fire before the keyframe's stamp
 
 # In pixels of the small image: from `_SURE_PX` on, and with `_SURE_PART` of it visible, an object counts as shown; below
 # `_UNSEEN_PX` it counts as not shown. Between the two it is in doubt.
-_SURE_PX, _UNSEEN_PX, _SURE_PART = 160, 20, 0.45
+_SURE_PX, _UNSEEN_PX, _SURE_PART = 160, 20, 0.7
 # Smaller vehicles do not show whether their brake lights are on. Those are judged where they are on every vehicle: three points
 # across its rear, at this height.
 _BRAKES_SHOW_PX, _BRAKES_M = 500, 0.8

@@ -69,7 +69,7 @@ class TestKeyframes:
 
 class TestShown:
     def test_sure_in_doubt_and_unseen_follow_from_the_pixels(self, keyframes: list[Keyframe]) -> None:
-        """Counted anew in the images: 20 pixels to be shown; 160, 45 % of the whole, and the middle in the image to be sure."""
+        """Counted anew in the images: 20 pixels to be shown; 160, 70 % of the whole, and the middle in the image to be sure."""
         doubts = {"too few pixels": 0, "hidden": 0, "cut by the image's edge": 0}
         sure = unseen = 0
         for keyframe in keyframes[:5]:
@@ -82,7 +82,7 @@ class TestShown:
                         unseen += pixels > 0
                         continue
                     where = relative_place(keyframe, actor, camera)
-                    reasons = (pixels < 160, pixels < 0.45 * drawn.whole_px[actor], not inside(where))
+                    reasons = (pixels < 160, pixels < 0.7 * drawn.whole_px[actor], not inside(where))
                     expected[actor] = not any(reasons)
                     if sum(reasons) == 1:
                         doubts[list(doubts)[reasons.index(True)]] += 1
