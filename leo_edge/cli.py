@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from leo_edge import __version__
-from leo_edge.commands import checkpoint, demo, export, inspect_bundle, run, verify
+from leo_edge.commands import checkpoint, demo, export, inspect_bundle, replay, replay_diff, run, verify
 from leo_edge.runtime.errors import LeoEdgeError
 
 
@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),
     "inspect": (inspect_bundle, "say what is in a bundle, and what it costs"),
     "run": (run, "answer questions about camera images"),
+    "replay": (replay, "play recorded drives through a bundle: answers, scores, a report"),
+    "replay-diff": (replay_diff, "compare two replay runs, answer by answer"),
     "demo": (demo, "the drawn world, and the tiny model that was trained in it"),
 }
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -47,6 +49,8 @@ _EXTRAS = {
     "safetensors": "export",
     "tqdm": "export",
     "nuscenes": "replay",
+    "nltk": "replay",
+    "jinja2": "replay",
     "cv2": "demo",
     "onnxruntime": "ort",
 }

@@ -7,12 +7,14 @@ sample is one of its keyframes, a channel is a sensor's name, a token names a re
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from leo_edge.replay.source import Drive, FrameRef
 from leo_edge.runtime.errors import DatasetError, FrameError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet, Matrix, read_image
 
@@ -126,6 +128,54 @@ class NuScenesDrives:
         if not frames:
             raise DatasetError(f"sample {sample_token} has no image of {', '.join(channels)}: ask for other channels")
         return FrameSet.of(frames, expected_channels=channels, stamp_ns=stamp_ns)
+
+    def scenes_of_split(self, split: str) -> tuple[str, ...]:
+        """Names of the scenes that belong to one of nuScenes' own splits, such as "val" or "mini_val".
+
+        Raises:
+            DatasetError: no such split, or no scene of it is here.
+        """
+        from nuscenes.utils.splits import create_splits_scenes  # with the devkit, see `_open_devkit`
+
+        splits: dict[str, list[str]] = create_splits_scenes()
+        if split not in splits:
+            raise DatasetError(f"no split {split!r} in nuScenes, which has {', '.join(splits)}")
+        if not (found := tuple(name for name in self.scene_names() if name in splits[split])):
+            raise DatasetError(f"no scene of split {split} in {self.version}, which has {_some(self.scene_names())}")
+        return found
+
+    def drive(self, scene_name: str, channels: Sequence[str] = NUSCENES_CAMERAS, *, all_frames: bool = False) -> Drive:
+        """Returns one scene as a drive, its images unread: its keyframes, or all frames from the first keyframe on.
+
+        Raises:
+            DatasetError: no such scene, a channel that is no camera here, or tables that do not fit together.
+        """
+        self._check_cameras(channels)
+        samples = {token: self._record("sample", token) for token in self.samples(scene_name)}
+        frames: list[FrameRef] = []
+        with _table_errors(f"scene {scene_name}"):
+            stamps = {token: sample["timestamp"] * _NS_PER_US for token, sample in samples.items()}
+            for channel in channels:
+                keys = [sample["data"][channel] for sample in samples.values() if channel in sample["data"]]
+                tokens = self._chain(keys[0]) if all_frames and keys else keys
+                frames += [self._ref(channel, token) for token in tokens]
+        return Drive(scene_name, tuple(channels), tuple(sorted(frames, key=lambda ref: ref.stamp_ns)), stamps)
+
+    def _chain(self, sample_data_token: str) -> list[str]:
+        """Returns the tokens of a camera's frames in a scene, from one on."""
+        tokens: dict[str, None] = {}
+        while sample_data_token:
+            if sample_data_token in tokens:
+                raise ValueError(f"sample_data {sample_data_token} follows itself")
+            tokens[sample_data_token] = None
+            sample_data_token = self._record("sample_data", sample_data_token)["next"]
+        return list(tokens)
+
+    def _ref(self, channel: str, sample_data_token: str) -> FrameRef:
+        record = self._record("sample_data", sample_data_token)
+        sample = record["sample_token"] if record["is_key_frame"] else None
+        load = partial(self._frame, channel, sample_data_token)
+        return FrameRef(channel, record["timestamp"] * _NS_PER_US, load, sample)
 
     def _frame(self, channel: str, sample_data_token: str) -> CameraFrame:
         sample_data = self._record("sample_data", sample_data_token)

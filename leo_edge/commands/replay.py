@@ -1,0 +1,110 @@
+"""`leo-edge replay BUNDLE`: recorded drives through the pipeline that drives, answered, scored and reported."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leo_edge.commands.progress import open_with_progress, say
+from leo_edge.runtime.errors import LeoEdgeError
+from leo_edge.runtime.frames import NUSCENES_CAMERAS
+
+if TYPE_CHECKING:
+    from leo_edge.replay.replayer import PlayOptions
+    from leo_edge.replay.session import ReplayJob
+    from leo_edge.runtime.bundle import Bundle
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    parser.add_argument("--nuscenes", type=Path, required=True, metavar="ROOT", help="a nuScenes dataset")
+    parser.add_argument("--version", metavar="V", help="of the dataset, such as v1.0-mini (default: the only one there)")
+    scenes = parser.add_mutually_exclusive_group()
+    scenes.add_argument("--scenes", metavar="A,B", help="names of scenes, with commas between (default: all)")
+    scenes.add_argument("--split", metavar="S", help="scenes of a split of nuScenes, such as val or mini_val")
+    parser.add_argument("--cameras", nargs="+", default=list(NUSCENES_CAMERAS), metavar="CAMERA", help="in prompt order")
+    frames = parser.add_mutually_exclusive_group()
+    frames.add_argument("--keyframes", action="store_true", help="2 frame sets a second (default)")
+    frames.add_argument("--all-frames", action="store_true", help="all camera frames, 12 sets a second")
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument("--rate", type=float, metavar="R", help="play R seconds a second: 1 is real time, and late sets drop")
+    speed.add_argument("--as-fast-as-possible", action="store_true", help="wait for nothing, drop nothing (default)")
+    parser.add_argument("--deadline-ms", type=float, metavar="MS", help="answer this long after a frame set is there, or stop")
+    parser.add_argument(
+        "--questions",
+        required=True,
+        metavar="FILE",
+        help="FILE or nuscenes-qa:FILE, drivelm:FILE, builtin:driving",
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="where to write; an interrupted run goes on")
+    parser.add_argument("--backend", default="auto", choices=("auto", "ort"))
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of the engine (default: its own choice)")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from leo_edge.replay.nuscenes_source import NuScenesOptions
+    from leo_edge.replay.session import ReplayJob
+
+    scenes = tuple(args.scenes.split(",")) if args.scenes is not None else ()
+    source = NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, tuple(args.cameras))
+    job = ReplayJob(args.bundle, source, args.questions, _play_options(args), args.backend, args.threads)
+    bundle = open_with_progress(args.bundle)
+    summary = replay(job, bundle, args.out)
+    if args.json:
+        print(json.dumps(summary, indent=1))
+    else:
+        print(text_of(job, args.out, summary))
+    return 0
+
+
+def replay(job: ReplayJob, bundle: Bundle, out: Path) -> dict[str, Any]:
+    """Plays, scores and reports; returns the summary."""
+    from tqdm import tqdm
+
+    from leo_edge.replay.queries import open_queries
+    from leo_edge.replay.report import write_report
+    from leo_edge.replay.run_files import Outcome, read_run, write_whole
+    from leo_edge.replay.session import peak_memory_mb, run_replay
+    from leo_edge.replay.summary import summarize
+
+    say(f"replaying to {out}")
+    with tqdm(unit="set", disable=None) as bar:
+
+        def tick(outcome: Outcome) -> None:
+            bar.update("set" in outcome.timing)
+
+        run_replay(job, out, bundle, on_outcome=tick)
+    recorded = read_run(out)
+    summary = summarize(recorded, open_queries(job.questions), peak_memory_mb=peak_memory_mb())
+    write_whole(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_report(out / "report.html", recorded, summary, job.source.open(), bundle)
+    return summary
+
+
+def text_of(job: ReplayJob, out: Path, summary: dict[str, Any]) -> str:
+    """Returns what a person reads at the end: scores, latencies, and where the files are."""
+    from leo_edge.replay.queries import open_queries
+    from leo_edge.replay.run_files import read_run
+    from leo_edge.replay.summary import answers_by_id, summary_lines
+
+    scores = open_queries(job.questions).table(answers_by_id(read_run(out)))
+    return "\n".join([scores, "", *summary_lines(summary), "", f"report: {out / 'report.html'}"])
+
+
+def _play_options(args: argparse.Namespace) -> PlayOptions:
+    from leo_edge.replay.player import check_rate
+    from leo_edge.replay.replayer import PlayOptions
+
+    if args.deadline_ms is not None and not 0 < args.deadline_ms < math.inf:
+        raise LeoEdgeError(f"--deadline-ms must be above 0, got {args.deadline_ms:g}")
+    if args.max_new_tokens < 1:
+        raise LeoEdgeError(f"--max-new-tokens must be at least 1, got {args.max_new_tokens}")
+    rate = None if args.rate is None else check_rate(args.rate)
+    return PlayOptions(rate, args.deadline_ms, args.max_new_tokens)
