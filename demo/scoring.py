@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 from leo_edge.demo.answering import Answerer
-from leo_edge.demo.dataset.names import sample_token, scene_name
-from leo_edge.demo.questions.sets import SetItem, choose_set
-from leo_edge.demo.questions.words import to_json
+from leo_edge.demo.dataset.names import scene_name
+from leo_edge.demo.dataset.record import scored_questions
+from leo_edge.demo.questions.sets import PER_TYPE, SetItem, choose_set
 from leo_edge.demo.training.drawing import Asking, asking_of, draw_scene, frame_set
 from leo_edge.demo.world.scene import scene_indices
 from leo_edge.replay.question_set import Question
@@ -28,7 +28,7 @@ class SplitOptions:
 
     split: str = "val"
     scenes: int = 150
-    per_type: int = 300
+    per_type: int = PER_TYPE
     seed: int = WORLD_SEED
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ def draw_split(options: SplitOptions, *, processes: int, tick: Callable[[int], o
         frames=tuple(frames),
         scenes=tuple(scene_name(entry.scene) for entry in asked),
         items=tuple(items),
-        questions=tuple(_in_schema(item, asked[item.keyframe], options.seed) for item in items),
+        questions=tuple(scored_questions(asked, items, options.seed)),
         in_doubt=sum(entry.in_doubt for entry in asked),
         candidates=sum(entry.candidates for entry in asked),
     )
@@ -114,10 +114,6 @@ def _draw(seed: int, index: int) -> list[tuple[dict[str, RgbImage], Asking]]:
         ({channel: drawn.image for channel, drawn in keyframe.drawn.items()}, asking_of(keyframe))
         for keyframe in draw_scene(seed, index)
     ]
-
-
-def _in_schema(item: SetItem, asking: Asking, seed: int) -> Question:
-    return Question(**to_json(item.question, sample_token(seed, asking.scene, asking.keyframe), item.phrasing))
 
 
 def _inverse(source: tuple[int, ...]) -> dict[int, list[int]]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from leo_edge.demo.training.drawing import keyframe_numbers
 from leo_edge.demo.world.observe import FIRST_KEYFRAME_S, KEYFRAME_S, keyframe_time
 from leo_edge.demo.world.rig import FULL_SIZE_PX, RIG
 from leo_edge.demo.world.scene import SCENE_SECONDS, SPLITS, scene_indices
@@ -26,7 +27,8 @@ class DatasetOptions:
     """What is drawn of a world.
 
     num_scenes: of `split`, or of the world where it is None, counted from its first scene. seconds: only keyframes before
-    this time of a scene. size_px: width and height of the images. lossless: PNG instead of JPEG.
+    this time of a scene. scored_only: only the four keyframes of a scene that figures are given for. size_px: width and height
+    of the images. lossless: PNG instead of JPEG.
     """
 
     num_scenes: int
@@ -34,6 +36,7 @@ class DatasetOptions:
     split: str | None = None
     seconds: float = SCENE_SECONDS
     keyframes_only: bool = False
+    scored_only: bool = False
     size_px: tuple[int, int] = FULL_SIZE_PX
     lossless: bool = False
 
@@ -49,6 +52,8 @@ class DatasetOptions:
                 f"--seconds must be more than {FIRST_KEYFRAME_S}, where the first keyframe is, and at most {SCENE_SECONDS:g}, "
                 f"got {self.seconds:g}"
             )
+        if self.scored_only and (self.seconds != SCENE_SECONDS or not self.keyframes_only or self.split is None):
+            raise DatasetError("--scored-only takes a --split, keyframes alone and whole scenes: leave out --seconds")
         if not all(_SMALLEST_PX <= side <= _LARGEST_PX for side in self.size_px):
             width, height = self.size_px
             raise DatasetError(f"--size must have sides of {_SMALLEST_PX} to {_LARGEST_PX} pixels, got {width}x{height}")
@@ -58,10 +63,11 @@ class DatasetOptions:
         """Indices of the scenes."""
         return list(range(self.num_scenes)) if self.split is None else scene_indices(self.split, self.num_scenes)
 
-    @property
-    def num_keyframes(self) -> int:
-        """Of every scene."""
-        return math.ceil(round((self.seconds - FIRST_KEYFRAME_S) / KEYFRAME_S, 6))
+    def keyframes(self, scene: int) -> list[int]:
+        """Returns the numbers of a scene's keyframes, ascending."""
+        if self.scored_only:
+            return keyframe_numbers(self.seed, scene)
+        return list(range(math.ceil(round((self.seconds - FIRST_KEYFRAME_S) / KEYFRAME_S, 6))))
 
     @property
     def image_format(self) -> str:
@@ -78,7 +84,7 @@ class DatasetOptions:
     @property
     def num_images(self) -> int:
         """Of the whole dataset."""
-        return self.num_scenes * sum(len(list(self.shots(keyframe))) for keyframe in range(self.num_keyframes))
+        return sum(len(list(self.shots(keyframe))) for scene in self.scenes for keyframe in self.keyframes(scene))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ This is the unit of work that is handed to a process, so it takes and returns pl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +16,13 @@ from PIL import Image
 
 from leo_edge.demo.dataset.names import image_file, sample_token
 from leo_edge.demo.dataset.plan import DatasetOptions
+from leo_edge.demo.questions.sets import SetItem
 from leo_edge.demo.questions.words import PHRASINGS, to_json
-from leo_edge.demo.training.drawing import asking_of
+from leo_edge.demo.training.drawing import Asking, asking_of
 from leo_edge.demo.world.observe import SMALL_SIZE_PX, Keyframe, attribute_of, observe, shot, visibility_of
 from leo_edge.demo.world.rig import RIG
 from leo_edge.demo.world.scene import Scene, make_scene
+from leo_edge.replay.question_set import Question
 from leo_edge.runtime.frames import RgbImage
 
 ANNOTATED_M = 60.0
@@ -59,12 +61,12 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What became of a job. `questions` are in NuScenes-QA's schema; so many more were left out because of `in_doubt`."""
+    """What became of a job. `questions` are those of `asking` in NuScenes-QA's schema."""
 
     keyframe: int
     annotations: tuple[Annotation, ...]
     questions: tuple[dict[str, Any], ...]
-    in_doubt: int
+    asking: Asking
 
 
 def record(job: Job) -> Recorded:
@@ -81,7 +83,14 @@ def record(job: Job) -> Recorded:
     random = np.random.Generator(np.random.SFC64([scene.seed, scene.index, _PHRASING_STREAM, job.keyframe]))
     name = sample_token(scene.seed, scene.index, job.keyframe)
     questions = tuple(to_json(one, name, int(random.integers(len(PHRASINGS[one.form])))) for one in asked.questions)
-    return Recorded(job.keyframe, tuple(_annotations(keyframe)), questions, asked.in_doubt)
+    return Recorded(job.keyframe, tuple(_annotations(keyframe)), questions, asked)
+
+
+def scored_questions(asked: Sequence[Asking], items: Sequence[SetItem], seed: int) -> Iterator[Question]:
+    """Yields the questions of a set, chosen from what is asked of keyframes, in NuScenes-QA's schema."""
+    for item in items:
+        entry = asked[item.keyframe]
+        yield Question(**to_json(item.question, sample_token(seed, entry.scene, entry.keyframe), item.phrasing))
 
 
 @lru_cache(maxsize=2)

@@ -19,12 +19,15 @@ from tqdm import tqdm
 
 from leo_edge.demo.dataset.names import LIDAR, VERSION, lidar_file, map_file, scene_name
 from leo_edge.demo.dataset.plan import DatasetOptions
-from leo_edge.demo.dataset.record import Job, Recorded, record
+from leo_edge.demo.dataset.record import Job, Recorded, record, scored_questions
 from leo_edge.demo.dataset.road_map import drivable_mask
 from leo_edge.demo.dataset.tables import Record, scene_rows
 from leo_edge.demo.dataset.taxonomy import fixed_rows
+from leo_edge.demo.questions.sets import PER_TYPE, choose_set
+from leo_edge.demo.training.drawing import Asking
 from leo_edge.demo.world.rig import RIG
 from leo_edge.demo.world.scene import SPLITS, Scene, make_scene, split_of
+from leo_edge.replay.question_set import QuestionSet, write_question_set
 from leo_edge.runtime.errors import DatasetError
 from leo_edge.runtime.new_directory import new_directory
 
@@ -60,13 +63,17 @@ def write_dataset(directory: Path, options: DatasetOptions, *, processes: int) -
         _make_folders(root, options)
         tables = fixed_rows(options.size_px)
         questions = {split: _Questions(options, split) for split in SPLITS}
+        asked_of: list[Asking] = []
         for scene, recorded in _scenes(root, options, record_all):
+            asked_of += [one.asking for one in recorded]
             _write_scene_files(root, scene, recorded)
             for table, rows in scene_rows(scene, options, recorded).items():
                 tables.setdefault(table, []).extend(rows)
             questions[split_of(scene.index)].add(scene, recorded)
         for table, rows in tables.items():
             _write_rows(root / VERSION / f"{table}.json", rows)
+        if options.scored_only:
+            _write_scored(root / "questions" / f"{options.split}-scored.json", options, asked_of)
         for split, asked in questions.items():
             (root / "questions" / f"{split}.json").write_text(asked.to_json(), encoding="utf-8")
         size_bytes = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
@@ -92,21 +99,23 @@ class _Questions:
     options: DatasetOptions
     split: str
     scenes: list[str] = field(default_factory=list)
+    num_keyframes: int = 0
     asked: list[dict[str, Any]] = field(default_factory=list)
     in_doubt: int = 0
 
     def add(self, scene: Scene, recorded: Sequence[Recorded]) -> None:
         """Adds those of a scene."""
         self.scenes.append(scene_name(scene.index))
+        self.num_keyframes += len(recorded)
         for one in recorded:
             self.asked += one.questions
-            self.in_doubt += one.in_doubt
+            self.in_doubt += one.asking.in_doubt
 
     def to_json(self) -> str:
         """Returns NuScenes-QA's form, and where the questions are from."""
         info = {
             "world": {"seed": self.options.seed, "split": self.split, "scenes": self.scenes},
-            "num_keyframes": len(self.scenes) * self.options.num_keyframes,
+            "num_keyframes": self.num_keyframes,
             "num_questions": len(self.asked),
             "num_left_out_in_doubt": self.in_doubt,
         }
@@ -116,13 +125,13 @@ class _Questions:
 
 def _scenes(root: Path, options: DatasetOptions, record_all: RecordAll) -> Iterator[tuple[Scene, list[Recorded]]]:
     """Draws everything; yields each scene with its keyframes as it is done, in order."""
-    jobs = [Job(root, options, scene, keyframe) for scene in options.scenes for keyframe in range(options.num_keyframes)]
+    jobs = [Job(root, options, scene, keyframe) for scene in options.scenes for keyframe in options.keyframes(scene)]
     with tqdm(total=options.num_images, unit="image", desc="drawing", disable=None) as bar:
         recorded: list[Recorded] = []
         for job, done in zip(jobs, record_all(jobs), strict=True):
             bar.update(len(list(options.shots(job.keyframe))))
             recorded.append(done)
-            if len(recorded) == options.num_keyframes:
+            if len(recorded) == len(options.keyframes(job.scene)):
                 yield make_scene(options.seed, job.scene), recorded
                 recorded = []
 
@@ -160,6 +169,12 @@ def _write_scene_files(root: Path, scene: Scene, recorded: Sequence[Recorded]) -
     for one in recorded:
         (root / lidar_file(scene.seed, scene.index, one.keyframe)).touch()
     Image.fromarray(drivable_mask(scene)).save(root / map_file(scene.seed, scene.index), compress_level=9)
+
+
+def _write_scored(path: Path, options: DatasetOptions, asked: Sequence[Asking]) -> None:
+    """Writes the questions that `leo-edge demo score` asks about these scenes."""
+    questions = scored_questions(asked, choose_set(asked, PER_TYPE, options.seed), options.seed)
+    write_question_set(path, QuestionSet(tuple(questions), {"world": {"seed": options.seed, "split": options.split}}))
 
 
 def _write_rows(path: Path, rows: Sequence[Record]) -> None:

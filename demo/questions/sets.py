@@ -12,6 +12,9 @@ from leo_edge.demo.questions.ask import QUESTION_TYPES, Question
 from leo_edge.demo.questions.words import PHRASINGS
 from leo_edge.demo.training.drawing import Asking
 
+PER_TYPE = 300
+"""How many questions of each type the model card's figures are for."""
+
 
 @dataclass(frozen=True)
 class SetItem:

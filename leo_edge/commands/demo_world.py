@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="of each scene (default 20, all of it)")
     parser.add_argument("--keyframes-only", action="store_true", help="2 images a second of each camera instead of 12")
     parser.add_argument(
+        "--scored-only", action="store_true", help="only the keyframes and questions that `demo score` asks about, of a --split"
+    )
+    parser.add_argument(
         "--size", default="full", metavar="SIZE", help="of the images: full (1600x900), small (288x288) or WIDTHxHEIGHT"
     )
     parser.add_argument("--png", action="store_true", help="images without loss, every pixel as drawn (default JPEG)")
@@ -47,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         split=args.split,
         seconds=args.seconds,
-        keyframes_only=args.keyframes_only,
+        keyframes_only=args.keyframes_only or args.scored_only,
+        scored_only=args.scored_only,
         size_px=_size(args.size),
         lossless=args.png,
     )

@@ -18,7 +18,7 @@ def test_scenes_are_the_first_of_the_world_or_of_a_split() -> None:
 
 @pytest.mark.parametrize(("seconds", "expected"), [(20.0, 40), (1.5, 3), (1.6, 3), (1.61, 4), (0.11, 1)])
 def test_keyframes_come_twice_a_second(seconds: float, expected: int) -> None:
-    assert DatasetOptions(1, seconds=seconds).num_keyframes == expected
+    assert len(DatasetOptions(1, seconds=seconds).keyframes(0)) == expected
 
 
 @pytest.mark.parametrize(("keyframes_only", "expected"), [(False, 6 * (39 * 6 + 1)), (True, 6 * 40)])

@@ -18,10 +18,13 @@ from leo_edge.demo.dataset.plan import DatasetOptions
 from leo_edge.demo.dataset.record import Job
 from leo_edge.demo.dataset.writer import write_dataset
 from leo_edge.demo.questions.ask import ANSWERS
+from leo_edge.demo.scoring import SplitOptions, draw_split
 from leo_edge.demo.training.drawing import asking_of
 from leo_edge.demo.world.observe import SMALL_SIZE_PX, observe
 from leo_edge.demo.world.rig import RIG
 from leo_edge.demo.world.scene import make_scene
+from leo_edge.replay.nuscenes import NuScenesDrives
+from leo_edge.replay.question_set import read_question_set
 from leo_edge.runtime.errors import DatasetError
 from tests.demo.dataset.conftest import Written
 
@@ -157,3 +160,27 @@ class TestQuestions:
         assert found["dev"]["questions"] == []
         assert found["val"]["info"]["world"]["scenes"] == ["scene-0009"]
         assert {one["sample_token"] for one in found["val"]["questions"]} == {sample_token(3, 9, 0)}
+
+
+class TestScoredOnly:
+    """What `leo-edge demo score` asks about, as a dataset: images, keyframes and questions to the last bit."""
+
+    def test_holds_what_the_score_is_counted_on(self, tmp_path: Path) -> None:
+        options = DatasetOptions(2, split="val", keyframes_only=True, scored_only=True, size_px=SMALL_SIZE_PX, lossless=True)
+        report = write_dataset(tmp_path / "val", options, processes=1)
+        split = draw_split(SplitOptions(scenes=2), processes=1)
+        assert read_question_set(tmp_path / "val" / "questions" / "val-scored.json").questions == split.questions
+        assert (report.num_keyframes, report.num_images) == (8, 48)
+        drives = NuScenesDrives(tmp_path / "val")
+        samples = [sample for name in drives.scene_names() for sample in drives.samples(name)]
+        for sample, frames in zip(samples, split.frames, strict=True):
+            written = drives.frame_set(sample)
+            for channel, frame in frames.frames.items():
+                np.testing.assert_array_equal(written.frames[channel].image, frame.image)
+        assert {question.sample_token for question in split.questions} <= set(samples)
+
+    def test_is_refused_for_parts_of_scenes(self) -> None:
+        with pytest.raises(DatasetError, match="--scored-only takes a --split, keyframes alone and whole scenes"):
+            DatasetOptions(1, split="val", keyframes_only=True, scored_only=True, seconds=2)
+        with pytest.raises(DatasetError, match="--scored-only takes a --split"):
+            DatasetOptions(1, keyframes_only=True, scored_only=True)
