@@ -19,6 +19,7 @@ from leo_edge.runtime.bundle import Bundle
 
 MOST_SETS = 50
 """How many frame sets are shown with their images: the page stays under 15 MB."""
+MOST_TIMELINES = 6
 _CAMERA_PX = (320, 180)
 _JPEG_QUALITY = 80
 # Front cameras above, rear ones below, as one sits in the vehicle: left on the left.
@@ -85,7 +86,7 @@ def write_report(path: Path, run: Run, summary: Json, source: FrameSource, bundl
         note=bundle.manifest.provenance.get("note"),
         sets=_shown(run, chosen, source),
         num_sets=len(_answered(run)),
-        timelines=[timeline(name, lines) for name, lines in _by_drive(run.sets, chosen).items()],
+        timelines=[timeline(name, lines) for name, lines in list(_by_drive(run.sets, chosen).items())[:MOST_TIMELINES]],
         width=_TIMELINE_WIDTH,
         row=_TIMELINE_ROW,
     )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from leo_edge.replay.player import SimulatedClock
 from leo_edge.replay.replayer import PlayOptions, Replayer
-from leo_edge.replay.report import choose_sets, timeline, write_report
+from leo_edge.replay.report import MOST_TIMELINES, choose_sets, timeline, write_report
 from leo_edge.replay.run_files import Json, Run
 from leo_edge.replay.source import Drive
 from leo_edge.replay.summary import summarize
@@ -142,6 +142,13 @@ def test_of_many_sets_some_are_shown_evenly_spread(tmp_path: Path) -> None:
     page, _ = page_of(tmp_path, run, source)
     assert len(page.images) == 50 * 3
     assert "50 of 120 that were asked about" in page.text
+
+
+def test_of_many_drives_some_timelines_are_shown(tmp_path: Path) -> None:
+    source = Source({f"drive-{i}": keyframes(2, name=f"drive-{i}") for i in range(9)})
+    page, _ = page_of(tmp_path, replayed(source, PlayOptions()), source)
+    assert page.elements.count("svg") == MOST_TIMELINES
+    assert "6 of 9 drives." in page.text
 
 
 def test_the_timeline_shows_waits_work_drops_and_misses(source: Source) -> None:
