@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leo_edge.replay.run_files import Json, Run
+from leo_edge.replay.score import is_correct
 from leo_edge.runtime.errors import DatasetError
 
 _MOST_SHOWN = 10
@@ -82,7 +83,7 @@ def _accuracy(ours: Mapping[Any, Json], theirs: Mapping[Any, Json], common: list
     known = [key for key in common if ours[key]["truth"] is not None]
     if not known:
         return None
-    right = [(_is_right(ours[key]), _is_right(theirs[key])) for key in known]
+    right = [tuple(is_correct(run[key]["answer"], run[key]["truth"]) for run in (ours, theirs)) for key in known]
     only_first = sum(first and not second for first, second in right)
     only_second = sum(second and not first for first, second in right)
     return {
@@ -93,10 +94,6 @@ def _accuracy(ours: Mapping[Any, Json], theirs: Mapping[Any, Json], common: list
         "only_second_right": only_second,
         "p": mcnemar_p(only_first, only_second),
     }
-
-
-def _is_right(line: Json) -> bool:
-    return bool(line["answer"].strip() == line["truth"].strip())
 
 
 def _latency_ratios(first: Json, second: Json) -> Json:

@@ -23,19 +23,16 @@ class NuScenesOptions:
     all_frames: bool = False
     channels: tuple[str, ...] = NUSCENES_CAMERAS
 
-    def open(self) -> NuScenesSource:
-        """Opens the dataset.
-
-        Raises:
-            DatasetError: no such version, scene or split, or a broken table.
-        """
-        return NuScenesSource(self)
-
 
 class NuScenesSource:
     """The chosen scenes, in the order in which they were named, else in that of the table."""
 
     def __init__(self, options: NuScenesOptions) -> None:
+        """Opens the dataset.
+
+        Raises:
+            DatasetError: no such version, scene or split, or a broken table.
+        """
         self._options = options
         self._drives = NuScenesDrives(options.root, options.version)
         self._names = self._choose(options.scenes, options.split)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -13,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from leo_edge.replay.whole_file import write_whole
 from leo_edge.runtime.errors import DatasetError
 
 _MEND = "mend the entry, or get the set again"
@@ -99,15 +99,10 @@ def write_question_set(path: str | PathLike[str], questions: QuestionSet) -> Non
     target = Path(path)
     if os.path.lexists(target):
         raise DatasetError(f"{target} exists already: remove it, or write to another file")
-    temporary = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
-        temporary.write_text(questions.to_json(), encoding="utf-8")
-        temporary.replace(target)
+        write_whole(target, questions.to_json())
     except OSError as error:
         raise DatasetError(f"cannot write {target} ({error.strerror}): give a folder that can be written") from error
-    finally:
-        with contextlib.suppress(OSError):  # it is gone, or never came to be
-            temporary.unlink()
 
 
 def read_json(path: Path) -> Any:

@@ -13,8 +13,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from PIL import Image
 
-from leo_edge.replay.run_files import Json, Run, write_whole
+from leo_edge.replay.run_files import Json, Run
+from leo_edge.replay.score import is_correct
 from leo_edge.replay.source import FrameSource, PlannedSet, plan_sets
+from leo_edge.replay.whole_file import write_whole
 from leo_edge.runtime.bundle import Bundle
 
 MOST_SETS = 50
@@ -89,6 +91,7 @@ def write_report(path: Path, run: Run, summary: Json, source: FrameSource, bundl
         timelines=[timeline(name, lines) for name, lines in list(_by_drive(run.sets, chosen).items())[:MOST_TIMELINES]],
         width=_TIMELINE_WIDTH,
         row=_TIMELINE_ROW,
+        is_correct=is_correct,
     )
     write_whole(path, page)
 

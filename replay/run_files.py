@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from leo_edge.replay.whole_file import write_whole
 from leo_edge.runtime.errors import DatasetError
 
 Json = dict[str, Any]
@@ -113,13 +114,6 @@ def read_run(directory: Path) -> Run:
     identity = _read_identity(directory)
     answers, timing = (tuple(_read_lines(directory / name)[0]) for name in (_ANSWERS, _TIMING))
     return Run(identity, answers, timing)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all, over what was there."""
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _lock(lock: IO[str], directory: Path) -> None:

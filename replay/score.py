@@ -35,7 +35,7 @@ class ScoredItem:
     @property
     def correct(self) -> bool:
         """Whether the answer is the truth, but for white space at the ends."""
-        return self.answer.strip() == self.truth.strip()
+        return is_correct(self.answer, self.truth)
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,11 @@ class Agreement:
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON values."""
         return {"total": self.total, "equal": self.equal, "differing": [dataclasses.asdict(one) for one in self.differing]}
+
+
+def is_correct(answer: str, truth: str) -> bool:
+    """Whether an answer is the truth, but for white space at the ends."""
+    return answer.strip() == truth.strip()
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:

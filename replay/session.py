@@ -1,15 +1,14 @@
-"""A whole replay: opens bundle, drives and questions, plays what is left to play, and writes the run's files."""
+"""A whole replay: plays what is left to play of its drives, and writes the run's files."""
 
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from leo_edge.replay.player import WallClock
-from leo_edge.replay.queries import Queries, open_queries
+from leo_edge.replay.queries import Queries
 from leo_edge.replay.replayer import PlayOptions, Replayer
 from leo_edge.replay.run_files import FORMAT, Json, Outcome, writing
 from leo_edge.replay.source import FrameSource
@@ -18,24 +17,10 @@ from leo_edge.runtime.errors import DatasetError
 from leo_edge.runtime.pipeline import open_pipeline
 
 
-class SourceOptions(Protocol):
-    """Says which drives, in plain values that a worker elsewhere can be sent."""
-
-    def open(self) -> FrameSource:
-        """Opens the drives.
-
-        Raises:
-            DatasetError: they are not there, or incomplete.
-        """
-
-
 @dataclass(frozen=True)
 class ReplayJob:
-    """Everything that a replay is made of, in plain values."""
+    """How a replay is done."""
 
-    bundle: Path
-    source: SourceOptions
-    questions: str
     play: PlayOptions
     backend: str = "auto"
     threads: int = 0
@@ -74,38 +59,32 @@ def check_asked(queries: Queries, source: FrameSource) -> None:
     )
 
 
-def replay_drives(job: ReplayJob, bundle: Bundle, names: list[str], *, after_set: int = -1) -> Iterator[Outcome]:
-    """Yields what drives add to a run's files, one after another, in this process."""
-    pipeline = open_pipeline(bundle, job.backend, threads=job.threads)
-    source, queries = job.source.open(), open_queries(job.questions)
-    replayer = Replayer(pipeline, queries, job.play, WallClock())
-    for i, name in enumerate(names):
-        yield from replayer.replay(source.drive(name), after_set=after_set if i == 0 else -1)
-
-
 def run_replay(
     job: ReplayJob,
     directory: Path,
     bundle: Bundle,
+    source: FrameSource,
+    queries: Queries,
     *,
     on_outcome: Progress = lambda _: None,
-    play_drives: Callable[..., Iterator[Outcome]] = replay_drives,
 ) -> None:
     """Plays every drive that `directory` does not hold yet, and writes answers.jsonl and timing.jsonl there.
 
     Raises:
         LeoEdgeError: something is missing or broken; what was done until then is kept.
     """
-    source, queries = job.source.open(), open_queries(job.questions)
     check_asked(queries, source)
     identity = identity_of(job, bundle, source, queries)
     with writing(directory, identity, whole_drives=job.play.rate is not None) as files:
         left = [name for name in source.drive_names() if name not in files.done.drives]
         if not left:
             return
-        for outcome in play_drives(job, bundle, left, after_set=files.done.last_set):
-            files.add([outcome])
-            on_outcome(outcome)
+        pipeline = open_pipeline(bundle, job.backend, threads=job.threads)
+        replayer = Replayer(pipeline, queries, job.play, WallClock())
+        for i, name in enumerate(left):
+            for outcome in replayer.replay(source.drive(name), after_set=files.done.last_set if i == 0 else -1):
+                files.add([outcome])
+                on_outcome(outcome)
 
 
 def peak_memory_mb() -> float:

@@ -13,6 +13,7 @@ from leo_edge.replay.run_files import Json, Run
 from leo_edge.runtime.errors import DatasetError
 
 PERCENTILES = (50, 90, 99)
+_COLUMNS = (*(f"p{p}" for p in PERCENTILES), "max")
 
 
 def summarize(run: Run, queries: Queries, *, peak_memory_mb: float) -> Json:
@@ -70,9 +71,9 @@ def summary_lines(summary: Json) -> list[str]:
     achieved = "" if rate["achieved"] is None else f", {rate['achieved']:.2f} s of the drives a second"
     deadline = summary["run"]["play"]["deadline_ms"]
     late = "no deadline" if deadline is None else f"{answers['late']} later than {deadline:g} ms"
-    head = f"{'latency, ms':<24}{'n':>7}" + "".join(f"{name:>10}" for name in (*(f"p{p}" for p in PERCENTILES), "max"))
+    head = f"{'latency, ms':<24}{'n':>7}" + "".join(f"{name:>10}" for name in _COLUMNS)
     rows = [
-        f"{name:<24}{row['n']:>7}" + "".join(f"{row[key]:>10.1f}" for key in (*(f"p{p}" for p in PERCENTILES), "max"))
+        f"{name:<24}{row['n']:>7}" + "".join(f"{row[key]:>10.1f}" for key in _COLUMNS)
         for name, row in summary["latency_ms"].items()
     ]
     return [

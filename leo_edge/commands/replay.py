@@ -6,15 +6,18 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.runtime.errors import LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS
 
 if TYPE_CHECKING:
+    from leo_edge.replay.queries import Queries
     from leo_edge.replay.replayer import PlayOptions
+    from leo_edge.replay.run_files import Outcome
     from leo_edge.replay.session import ReplayJob
+    from leo_edge.replay.source import FrameSource
     from leo_edge.runtime.bundle import Bundle
 
 
@@ -49,30 +52,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from leo_edge.replay.nuscenes_source import NuScenesOptions
-    from leo_edge.replay.session import ReplayJob
+    from leo_edge.replay.nuscenes_source import NuScenesOptions, NuScenesSource
+    from leo_edge.replay.queries import open_queries
+    from leo_edge.replay.report import write_report
+    from leo_edge.replay.run_files import read_run
+    from leo_edge.replay.session import ReplayJob, peak_memory_mb
+    from leo_edge.replay.summary import answers_by_id, summarize, summary_lines
+    from leo_edge.replay.whole_file import write_whole
 
     scenes = tuple(args.scenes.split(",")) if args.scenes is not None else ()
-    source = NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, tuple(args.cameras))
-    job = ReplayJob(args.bundle, source, args.questions, _play_options(args), args.backend, args.threads)
+    options = NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, tuple(args.cameras))
+    job = ReplayJob(_play_options(args), args.backend, args.threads)
     bundle = open_with_progress(args.bundle)
-    summary = replay(job, bundle, args.out)
+    source, queries = NuScenesSource(options), open_queries(args.questions)
+    _play(job, args.out, bundle, source, queries)
+    recorded = read_run(args.out)
+    summary = summarize(recorded, queries, peak_memory_mb=peak_memory_mb())
+    write_whole(args.out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_report(args.out / "report.html", recorded, summary, source, bundle)
     if args.json:
         print(json.dumps(summary, indent=1))
     else:
-        print(text_of(job, args.out, summary))
+        lines = [queries.table(answers_by_id(recorded)), "", *summary_lines(summary), "", f"report: {args.out / 'report.html'}"]
+        print("\n".join(lines))
     return 0
 
 
-def replay(job: ReplayJob, bundle: Bundle, out: Path) -> dict[str, Any]:
-    """Plays, scores and reports; returns the summary."""
+def _play(job: ReplayJob, out: Path, bundle: Bundle, source: FrameSource, queries: Queries) -> None:
+    """Plays behind a progress bar."""
     from tqdm import tqdm
 
-    from leo_edge.replay.queries import open_queries
-    from leo_edge.replay.report import write_report
-    from leo_edge.replay.run_files import Outcome, read_run, write_whole
-    from leo_edge.replay.session import peak_memory_mb, run_replay
-    from leo_edge.replay.summary import summarize
+    from leo_edge.replay.session import run_replay
 
     say(f"replaying to {out}")
     with tqdm(unit="set", disable=None) as bar:
@@ -80,22 +90,7 @@ def replay(job: ReplayJob, bundle: Bundle, out: Path) -> dict[str, Any]:
         def tick(outcome: Outcome) -> None:
             bar.update("set" in outcome.timing)
 
-        run_replay(job, out, bundle, on_outcome=tick)
-    recorded = read_run(out)
-    summary = summarize(recorded, open_queries(job.questions), peak_memory_mb=peak_memory_mb())
-    write_whole(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    write_report(out / "report.html", recorded, summary, job.source.open(), bundle)
-    return summary
-
-
-def text_of(job: ReplayJob, out: Path, summary: dict[str, Any]) -> str:
-    """Returns what a person reads at the end: scores, latencies, and where the files are."""
-    from leo_edge.replay.queries import open_queries
-    from leo_edge.replay.run_files import read_run
-    from leo_edge.replay.summary import answers_by_id, summary_lines
-
-    scores = open_queries(job.questions).table(answers_by_id(read_run(out)))
-    return "\n".join([scores, "", *summary_lines(summary), "", f"report: {out / 'report.html'}"])
+        run_replay(job, out, bundle, source, queries, on_outcome=tick)
 
 
 def _play_options(args: argparse.Namespace) -> PlayOptions:
