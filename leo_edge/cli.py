@@ -51,7 +51,9 @@ _EXTRAS = {
     "nuscenes": "replay",
     "nltk": "replay",
     "jinja2": "replay",
-    "cv2": "demo",
+    "cv2": "replay",
+    "ray": "ray",
+    "rerun": "rerun",
     "onnxruntime": "ort",
 }
 
