@@ -23,6 +23,10 @@ class NuScenesOptions:
     all_frames: bool = False
     channels: tuple[str, ...] = NUSCENES_CAMERAS
 
+    def open(self) -> NuScenesSource:
+        """Opens the dataset; see `NuScenesSource`."""
+        return NuScenesSource(self)
+
 
 class NuScenesSource:
     """The chosen scenes, in the order in which they were named, else in that of the table."""

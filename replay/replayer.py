@@ -6,6 +6,7 @@ Reading images from the disk has no counterpart there, since cameras deliver the
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -83,6 +84,7 @@ class Replayer:
                 "drive_s": (planned[-1].ready_ns - planned[0].ready_ns) / 1e9,
                 "wall_s": (self._clock.now_ns() - start_ns) / 1e9,
                 "resumed": after_set >= 0,
+                "peak_memory_mb": _peak_memory_mb(),
             },
         )
 
@@ -159,3 +161,8 @@ def _answer_times(query: Query, answer: Answer, asked_ns: int, answered_ns: int,
         "since_ready_ms": (answered_ns - there_ns) / 1e6,
         "spans": spans_to_json(answer.spans),
     }
+
+
+def _peak_memory_mb() -> float:
+    """Returns the most memory that this process has held, in MB of 1e6 bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

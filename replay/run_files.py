@@ -25,9 +25,9 @@ from leo_edge.runtime.errors import DatasetError
 
 Json = dict[str, Any]
 
-FORMAT = 1
+FORMAT = 2
 _RUN, _ANSWERS, _TIMING = "run.json", "answers.jsonl", "timing.jsonl"
-_NOT_COMPARED = frozenset({"questions", "backend"})  # where the questions lie, and what ran: for the reader
+_NOT_COMPARED = frozenset({"questions"})  # where they lie: for the reader
 
 
 @dataclass(frozen=True)

@@ -1,92 +1,116 @@
-"""A whole replay: plays what is left to play of its drives, and writes the run's files."""
+"""A whole replay: plays what is left to play of its drives, here or elsewhere, and writes the run's files."""
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from leo_edge.replay.player import WallClock
-from leo_edge.replay.queries import Queries
+from leo_edge.replay.queries import open_queries
 from leo_edge.replay.replayer import PlayOptions, Replayer
 from leo_edge.replay.run_files import FORMAT, Json, Outcome, writing
-from leo_edge.replay.source import FrameSource
-from leo_edge.runtime.bundle import Bundle
+from leo_edge.replay.source import SourceOptions
+from leo_edge.runtime.bundle import Bundle, open_bundle
 from leo_edge.runtime.errors import DatasetError
 from leo_edge.runtime.pipeline import open_pipeline
 
 
 @dataclass(frozen=True)
 class ReplayJob:
-    """How a replay is done."""
+    """A replay in plain values, which can be sent to another process. `questions` is what --questions names."""
 
+    bundle: Path
+    source: SourceOptions
+    questions: str
     play: PlayOptions
     backend: str = "auto"
     threads: int = 0
 
 
-Progress = Callable[[Outcome], None]
-"""Hears of every set that is done, and of every drive's end."""
+class OpenReplay:
+    """A job with everything open: bundle, drives, questions, and, once a drive is played, the pipeline."""
+
+    def __init__(self, job: ReplayJob, bundle: Bundle | None = None) -> None:
+        """Opens a job; `bundle` is its bundle where that is open already.
+
+        Raises:
+            LeoEdgeError: something is missing or broken, or the questions are about other drives.
+        """
+        self.job = job
+        self.bundle = bundle or open_bundle(job.bundle)
+        self.source, self.queries = job.source.open(), open_queries(job.questions)
+        self._check_asked()
+
+    def identity(self) -> Json:
+        """Returns what tells a run from others: an interrupted one goes on only if all of this is the same."""
+        return {
+            "format": FORMAT,
+            "bundle": self.bundle.id,
+            "source": self.source.describe(),
+            "drives": list(self.source.drive_names()),
+            "questions": self.queries.name,
+            "questions_sha256": self.queries.fingerprint,
+            "play": self.job.play.to_json(),
+        }
+
+    def play(self, drive: str, after_set: int = -1) -> Iterator[Outcome]:
+        """Plays a drive from the set after number `after_set` on; see `Replayer.replay`."""
+        return self._replayer.replay(self.source.drive(drive), after_set=after_set)
+
+    @cached_property
+    def _replayer(self) -> Replayer:
+        pipeline = open_pipeline(self.bundle, self.job.backend, threads=self.job.threads)
+        return Replayer(pipeline, self.queries, self.job.play, WallClock())
+
+    def _check_asked(self) -> None:
+        wanted, names = self.queries.samples(), self.source.drive_names()
+        if wanted is None or any(not wanted.isdisjoint(self.source.drive(name).sample_stamps_ns) for name in names):
+            return
+        raise DatasetError(
+            f"none of the {len(wanted)} keyframes that {self.queries.name} asks about is in the drives {', '.join(names[:5])}"
+            f"{' and others' if len(names) > 5 else ''}: give the questions of these drives, or other drives"
+        )
 
 
-def identity_of(job: ReplayJob, bundle: Bundle, source: FrameSource, queries: Queries) -> Json:
-    """Returns what tells a run from others: an interrupted one goes on only if all of this is the same."""
-    return {
-        "format": FORMAT,
-        "bundle": bundle.id,
-        "source": source.describe(),
-        "drives": list(source.drive_names()),
-        "questions": queries.name,
-        "questions_sha256": queries.fingerprint,
-        "play": job.play.to_json(),
-    }
+@dataclass(frozen=True)
+class Part:
+    """A drive to be played, from the set after number `after_set` on."""
+
+    drive: str
+    after_set: int = -1
 
 
-def check_asked(queries: Queries, source: FrameSource) -> None:
-    """Checks that the questions are about these drives.
+PlayParts = Callable[[OpenReplay, Sequence[Part]], Iterator[Outcome]]
+"""Plays parts and yields what each adds to the files, in their order, wherever the work is done."""
 
-    Raises:
-        DatasetError: none of them is.
-    """
-    wanted = queries.samples()
-    names = source.drive_names()
-    if wanted is None or any(not wanted.isdisjoint(source.drive(name).sample_stamps_ns) for name in names):
-        return
-    raise DatasetError(
-        f"none of the {len(wanted)} keyframes that {queries.name} asks about is in the drives {', '.join(names[:5])}"
-        f"{' and others' if len(names) > 5 else ''}: give the questions of these drives, or other --scenes"
-    )
+
+def play_here(replay: OpenReplay, parts: Sequence[Part]) -> Iterator[Outcome]:
+    """Plays parts one after another in this process."""
+    for part in parts:
+        yield from replay.play(part.drive, part.after_set)
 
 
 def run_replay(
-    job: ReplayJob,
+    replay: OpenReplay,
     directory: Path,
-    bundle: Bundle,
-    source: FrameSource,
-    queries: Queries,
     *,
-    on_outcome: Progress = lambda _: None,
+    play_parts: PlayParts = play_here,
+    on_outcome: Callable[[Outcome], None] = lambda _: None,
 ) -> None:
     """Plays every drive that `directory` does not hold yet, and writes answers.jsonl and timing.jsonl there.
+
+    `on_outcome` hears of every set that is done, and of every drive's end.
 
     Raises:
         LeoEdgeError: something is missing or broken; what was done until then is kept.
     """
-    check_asked(queries, source)
-    identity = identity_of(job, bundle, source, queries)
-    with writing(directory, identity, whole_drives=job.play.rate is not None) as files:
-        left = [name for name in source.drive_names() if name not in files.done.drives]
+    with writing(directory, replay.identity(), whole_drives=replay.job.play.rate is not None) as files:
+        left = [Part(name) for name in replay.source.drive_names() if name not in files.done.drives]
         if not left:
             return
-        pipeline = open_pipeline(bundle, job.backend, threads=job.threads)
-        replayer = Replayer(pipeline, queries, job.play, WallClock())
-        for i, name in enumerate(left):
-            for outcome in replayer.replay(source.drive(name), after_set=files.done.last_set if i == 0 else -1):
-                files.add([outcome])
-                on_outcome(outcome)
-
-
-def peak_memory_mb() -> float:
-    """Returns the most memory that this process has held, in MB of 1e6 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        left[0] = Part(left[0].drive, files.done.last_set)
+        for outcome in play_parts(replay, left):
+            files.add([outcome])
+            on_outcome(outcome)

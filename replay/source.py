@@ -53,6 +53,17 @@ class FrameSource(Protocol):
         """
 
 
+class SourceOptions(Protocol):
+    """What a source is opened with: plain values, which can be sent to another process."""
+
+    def open(self) -> FrameSource:
+        """Opens the source.
+
+        Raises:
+            DatasetError: there is nothing like it, or it is broken.
+        """
+
+
 @dataclass(frozen=True)
 class PlannedSet:
     """Frames that go to the model together. They are all there at `ready_ns`, on the drive's clock.

@@ -16,7 +16,7 @@ PERCENTILES = (50, 90, 99)
 _COLUMNS = (*(f"p{p}" for p in PERCENTILES), "max")
 
 
-def summarize(run: Run, queries: Queries, *, peak_memory_mb: float) -> Json:
+def summarize(run: Run, queries: Queries) -> Json:
     """Returns a run's summary as JSON values; of `rate`, `achieved` is how many seconds of the drives passed in one.
 
     Raises:
@@ -49,7 +49,7 @@ def summarize(run: Run, queries: Queries, *, peak_memory_mb: float) -> Json:
             "sets_per_s": len(taken) / wall_s if whole and wall_s else None,
         },
         "latency_ms": {name: percentiles(values) for name, values in _latencies(taken).items()},
-        "peak_memory_mb": peak_memory_mb,
+        "peak_memory_mb": max(end["peak_memory_mb"] for end in run.ends),
     }
 
 

@@ -31,3 +31,7 @@ class DatasetError(LeoEdgeError):
 
 class BackendError(LeoEdgeError):
     """An inference engine is missing, or cannot load or run a graph on this machine."""
+
+
+class ClusterError(LeoEdgeError):
+    """Machines that should share work are out of reach, or were lost."""

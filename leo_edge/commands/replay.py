@@ -13,72 +13,80 @@ from leo_edge.runtime.errors import LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS
 
 if TYPE_CHECKING:
-    from leo_edge.replay.queries import Queries
     from leo_edge.replay.replayer import PlayOptions
-    from leo_edge.replay.run_files import Outcome
-    from leo_edge.replay.session import ReplayJob
-    from leo_edge.replay.source import FrameSource
-    from leo_edge.runtime.bundle import Bundle
+    from leo_edge.replay.run_files import Outcome, Run
+    from leo_edge.replay.session import OpenReplay, PlayParts
+    from leo_edge.replay.source import SourceOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("bundle", metavar="BUNDLE", type=Path)
-    parser.add_argument("--nuscenes", type=Path, required=True, metavar="ROOT", help="a nuScenes dataset")
-    parser.add_argument("--version", metavar="V", help="of the dataset, such as v1.0-mini (default: the only one there)")
-    scenes = parser.add_mutually_exclusive_group()
+    parser.add_argument(
+        "--questions", required=True, metavar="FILE", help="FILE, nuscenes-qa:FILE, drivelm:FILE, builtin:driving"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="where to write; an interrupted run goes on")
+    _add_drives(parser.add_argument_group("drives"))
+    _add_playing(parser.add_argument_group("playing"))
+    parser.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="write what was seen and answered for the Rerun viewer")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _add_drives(group: argparse._ArgumentGroup) -> None:
+    where = group.add_mutually_exclusive_group(required=True)
+    where.add_argument("--nuscenes", type=Path, metavar="ROOT", help="a nuScenes dataset")
+    where.add_argument("--folders", nargs="+", type=Path, metavar="DIR", help="folders of images or videos with a drive.json")
+    group.add_argument("--version", metavar="V", help="of the dataset, such as v1.0-mini (default: the only one there)")
+    scenes = group.add_mutually_exclusive_group()
     scenes.add_argument("--scenes", metavar="A,B", help="names of scenes, with commas between (default: all)")
     scenes.add_argument("--split", metavar="S", help="scenes of a split of nuScenes, such as val or mini_val")
-    parser.add_argument("--cameras", nargs="+", default=list(NUSCENES_CAMERAS), metavar="CAMERA", help="in prompt order")
-    frames = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--cameras", nargs="+", metavar="CAMERA", help="in prompt order (default: nuScenes' six; of folders, all)"
+    )
+    frames = group.add_mutually_exclusive_group()
     frames.add_argument("--keyframes", action="store_true", help="2 frame sets a second (default)")
     frames.add_argument("--all-frames", action="store_true", help="all camera frames, 12 sets a second")
-    speed = parser.add_mutually_exclusive_group()
+
+
+def _add_playing(group: argparse._ArgumentGroup) -> None:
+    speed = group.add_mutually_exclusive_group()
     speed.add_argument("--rate", type=float, metavar="R", help="play R seconds a second: 1 is real time, and late sets drop")
     speed.add_argument("--as-fast-as-possible", action="store_true", help="wait for nothing, drop nothing (default)")
-    parser.add_argument("--deadline-ms", type=float, metavar="MS", help="answer this long after a frame set is there, or stop")
-    parser.add_argument(
-        "--questions",
-        required=True,
-        metavar="FILE",
-        help="FILE or nuscenes-qa:FILE, drivelm:FILE, builtin:driving",
-    )
-    parser.add_argument("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="where to write; an interrupted run goes on")
-    parser.add_argument("--backend", default="auto", choices=("auto", "ort"))
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of the engine (default: its own choice)")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    group.add_argument("--deadline-ms", type=float, metavar="MS", help="answer this long after a frame set is there, or stop")
+    group.add_argument("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)")
+    group.add_argument("--backend", default="auto", choices=("auto", "ort"))
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="of the engine (default: its own choice)")
+    group.add_argument("--ray", metavar="ADDRESS", help="spread the drives over a Ray cluster, or `local`: over this machine")
+    group.add_argument("--ray-workers", type=int, metavar="N", help="drives at once (default: one per CPU and engine thread)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from leo_edge.replay.nuscenes_source import NuScenesOptions, NuScenesSource
-    from leo_edge.replay.queries import open_queries
     from leo_edge.replay.report import write_report
     from leo_edge.replay.run_files import read_run
-    from leo_edge.replay.session import ReplayJob, peak_memory_mb
+    from leo_edge.replay.session import OpenReplay, ReplayJob
     from leo_edge.replay.summary import answers_by_id, summarize, summary_lines
     from leo_edge.replay.whole_file import write_whole
 
-    scenes = tuple(args.scenes.split(",")) if args.scenes is not None else ()
-    options = NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, tuple(args.cameras))
-    job = ReplayJob(_play_options(args), args.backend, args.threads)
-    bundle = open_with_progress(args.bundle)
-    source, queries = NuScenesSource(options), open_queries(args.questions)
-    _play(job, args.out, bundle, source, queries)
+    play_parts = _play_parts(args)
+    job = ReplayJob(args.bundle, _source_options(args), args.questions, _play_options(args), args.backend, args.threads)
+    replay = OpenReplay(job, open_with_progress(args.bundle))
+    _play(replay, args.out, play_parts)
     recorded = read_run(args.out)
-    summary = summarize(recorded, queries, peak_memory_mb=peak_memory_mb())
+    summary = summarize(recorded, replay.queries)
     write_whole(args.out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    write_report(args.out / "report.html", recorded, summary, source, bundle)
+    write_report(args.out / "report.html", recorded, summary, replay.source, replay.bundle)
+    if args.rerun:
+        _write_rerun(args.rerun, recorded, replay)
     if args.json:
         print(json.dumps(summary, indent=1))
     else:
-        lines = [queries.table(answers_by_id(recorded)), "", *summary_lines(summary), "", f"report: {args.out / 'report.html'}"]
-        print("\n".join(lines))
+        table = replay.queries.table(answers_by_id(recorded))
+        print("\n".join([table, "", *summary_lines(summary), "", f"report: {args.out / 'report.html'}"]))
     return 0
 
 
-def _play(job: ReplayJob, out: Path, bundle: Bundle, source: FrameSource, queries: Queries) -> None:
+def _play(replay: OpenReplay, out: Path, play_parts: PlayParts) -> None:
     """Plays behind a progress bar."""
     from tqdm import tqdm
 
@@ -90,7 +98,44 @@ def _play(job: ReplayJob, out: Path, bundle: Bundle, source: FrameSource, querie
         def tick(outcome: Outcome) -> None:
             bar.update("set" in outcome.timing)
 
-        run_replay(job, out, bundle, source, queries, on_outcome=tick)
+        run_replay(replay, out, play_parts=play_parts, on_outcome=tick)
+
+
+def _write_rerun(path: Path, recorded: Run, replay: OpenReplay) -> None:
+    from leo_edge.replay.rerun_file import write_rerun
+
+    say(f"writing {path}")
+    write_rerun(path, recorded, replay.source)
+
+
+def _source_options(args: argparse.Namespace) -> SourceOptions:
+    channels = None if args.cameras is None else tuple(args.cameras)
+    if args.nuscenes:
+        from leo_edge.replay.nuscenes_source import NuScenesOptions
+
+        scenes = tuple(args.scenes.split(",")) if args.scenes is not None else ()
+        return NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, channels or NUSCENES_CAMERAS)
+    for name in ("version", "scenes", "split"):
+        if getattr(args, name) is not None:
+            raise LeoEdgeError(f"--{name} chooses of a --nuscenes dataset: leave it out and name the --folders that you want")
+    from leo_edge.replay.folder_source import FolderOptions
+
+    return FolderOptions(tuple(args.folders), args.all_frames, channels)
+
+
+def _play_parts(args: argparse.Namespace) -> PlayParts:
+    """Where the work is done: here, or on a cluster."""
+    from leo_edge.replay.session import play_here
+
+    if args.ray_workers is not None and (args.ray is None or args.ray_workers < 1):
+        raise LeoEdgeError(f"--ray-workers must be at least 1 and goes with --ray, got {args.ray_workers}")
+    if args.ray is None:
+        return play_here
+    if args.rate is not None:
+        raise LeoEdgeError("--rate asks what one vehicle computer does in time, --ray spreads the work: leave one of them out")
+    from leo_edge.replay.cluster import Cluster
+
+    return Cluster(args.ray, args.ray_workers).play
 
 
 def _play_options(args: argparse.Namespace) -> PlayOptions:

@@ -28,6 +28,7 @@ def test_as_fast_as_possible_answers_everything_and_waits_for_nothing() -> None:
     *sets, end = timing
     assert [line["outcome"] for line in sets] == ["answered"] * 5
     assert [line["ready_ms"] for line in sets] == [0, 900, 1800, 2700, 3600]
+    assert end.pop("peak_memory_mb") > 10
     assert end == {
         "drive": "drive",
         "num_sets": 5,

@@ -81,7 +81,7 @@ def replayed(source: Source, options: PlayOptions, encode_ms: float = 100, ask_m
 def page_of(tmp_path: Path, run: Run, source: Source, note: str | None = None) -> tuple[Page, str]:
     provenance: dict[str, Any] = {} if note is None else {"note": note}
     bundle = cast("Bundle", SimpleNamespace(manifest=SimpleNamespace(provenance=provenance)))
-    write_report(tmp_path / "report.html", run, summarize(run, Asks(2), peak_memory_mb=1) | {"scores": {}}, source, bundle)
+    write_report(tmp_path / "report.html", run, summarize(run, Asks(2)) | {"scores": {}}, source, bundle)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(html)
     page.close()

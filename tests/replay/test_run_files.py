@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from leo_edge.replay.run_files import Json, Outcome, read_run, writing
+from leo_edge.replay.run_files import FORMAT, Json, Outcome, read_run, writing
 from leo_edge.runtime.errors import DatasetError
 
-IDENTITY: Json = {"format": 1, "bundle": "b", "questions": "somewhere", "play": {"rate": None}}
+IDENTITY: Json = {"format": FORMAT, "bundle": "b", "questions": "somewhere", "play": {"rate": None}}
 
 
 def outcomes(drives: int = 3, sets: int = 4) -> list[Outcome]:
