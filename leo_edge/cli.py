@@ -53,7 +53,6 @@ _EXTRAS = {
     "jinja2": "replay",
     "cv2": "replay",
     "ray": "ray",
-    "rerun": "rerun",
     "onnxruntime": "ort",
 }
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
+import socket
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +28,7 @@ from leo_edge.runtime.errors import ClusterError, DatasetError
 LOCAL = "local"
 """The address of a cluster that is started for one replay, on this machine."""
 _MOST_RETRIES = 3
+_CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,18 @@ def _result(reference: Any) -> list[Outcome]:
 def _connected(address: str, workers: int | None, threads: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": workers and workers * threads} if address == LOCAL else {}
-    try:
-        context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ClusterError(f"cannot reach a Ray cluster at {address} ({reason}): start one, or give --ray local") from error
-    with context:
-        yield
+    with redirect_stdout(sys.stderr):  # where Ray says that a worker died
+        try:
+            _check_reachable(address)
+            context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ClusterError(f"cannot reach a Ray cluster at {address} ({reason}): start one, or give --ray local") from error
+        with context:
+            yield
+
+
+def _check_reachable(address: str) -> None:
+    """Tries an address of the form [ray://]HOST:PORT, since Ray itself tries for minutes and then ends the process."""
+    if found := re.fullmatch(r"(?:ray://)?(.+):(\d{1,5})", address):
+        socket.create_connection((found[1], int(found[2])), timeout=_CONNECT_TIMEOUT_S).close()

@@ -14,7 +14,7 @@ from leo_edge.runtime.frames import NUSCENES_CAMERAS
 
 if TYPE_CHECKING:
     from leo_edge.replay.replayer import PlayOptions
-    from leo_edge.replay.run_files import Outcome, Run
+    from leo_edge.replay.run_files import Outcome
     from leo_edge.replay.session import OpenReplay, PlayParts
     from leo_edge.replay.source import SourceOptions
 
@@ -28,21 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="where to write; an interrupted run goes on")
     _add_drives(parser.add_argument_group("drives"))
     _add_playing(parser.add_argument_group("playing"))
-    parser.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="write what was seen and answered for the Rerun viewer")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def _add_drives(group: argparse._ArgumentGroup) -> None:
-    where = group.add_mutually_exclusive_group(required=True)
-    where.add_argument("--nuscenes", type=Path, metavar="ROOT", help="a nuScenes dataset")
-    where.add_argument("--folders", nargs="+", type=Path, metavar="DIR", help="folders of images or videos with a drive.json")
+    group.add_argument("--nuscenes", type=Path, required=True, metavar="ROOT", help="a nuScenes dataset")
     group.add_argument("--version", metavar="V", help="of the dataset, such as v1.0-mini (default: the only one there)")
     scenes = group.add_mutually_exclusive_group()
     scenes.add_argument("--scenes", metavar="A,B", help="names of scenes, with commas between (default: all)")
     scenes.add_argument("--split", metavar="S", help="scenes of a split of nuScenes, such as val or mini_val")
-    group.add_argument(
-        "--cameras", nargs="+", metavar="CAMERA", help="in prompt order (default: nuScenes' six; of folders, all)"
-    )
+    group.add_argument("--cameras", nargs="+", default=list(NUSCENES_CAMERAS), metavar="CAMERA", help="in prompt order")
     frames = group.add_mutually_exclusive_group()
     frames.add_argument("--keyframes", action="store_true", help="2 frame sets a second (default)")
     frames.add_argument("--all-frames", action="store_true", help="all camera frames, 12 sets a second")
@@ -76,8 +71,6 @@ def run(args: argparse.Namespace) -> int:
     summary = summarize(recorded, replay.queries)
     write_whole(args.out / "summary.json", json.dumps(summary, indent=1) + "\n")
     write_report(args.out / "report.html", recorded, summary, replay.source, replay.bundle)
-    if args.rerun:
-        _write_rerun(args.rerun, recorded, replay)
     if args.json:
         print(json.dumps(summary, indent=1))
     else:
@@ -101,26 +94,11 @@ def _play(replay: OpenReplay, out: Path, play_parts: PlayParts) -> None:
         run_replay(replay, out, play_parts=play_parts, on_outcome=tick)
 
 
-def _write_rerun(path: Path, recorded: Run, replay: OpenReplay) -> None:
-    from leo_edge.replay.rerun_file import write_rerun
-
-    say(f"writing {path}")
-    write_rerun(path, recorded, replay.source)
-
-
 def _source_options(args: argparse.Namespace) -> SourceOptions:
-    channels = None if args.cameras is None else tuple(args.cameras)
-    if args.nuscenes:
-        from leo_edge.replay.nuscenes_source import NuScenesOptions
+    from leo_edge.replay.nuscenes_source import NuScenesOptions
 
-        scenes = tuple(args.scenes.split(",")) if args.scenes is not None else ()
-        return NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, channels or NUSCENES_CAMERAS)
-    for name in ("version", "scenes", "split"):
-        if getattr(args, name) is not None:
-            raise LeoEdgeError(f"--{name} chooses of a --nuscenes dataset: leave it out and name the --folders that you want")
-    from leo_edge.replay.folder_source import FolderOptions
-
-    return FolderOptions(tuple(args.folders), args.all_frames, channels)
+    scenes = tuple(args.scenes.split(",")) if args.scenes is not None else ()
+    return NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, tuple(args.cameras))
 
 
 def _play_parts(args: argparse.Namespace) -> PlayParts:
