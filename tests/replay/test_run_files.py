@@ -120,7 +120,7 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     [
         ("run.json", "{", "cannot read .*run.json"),
         ("run.json", '{"format": 7}', "has format 7, expected 2"),
-        ("run.json", "[]", "has format 'list', expected 1"),
+        ("run.json", "[]", "has format 'list', expected 2"),
         ("answers.jsonl", "{}\n", r"has 1 answers, timing.jsonl tells of \d+: the run was altered"),
         ("answers.jsonl", "x\n", "answers.jsonl, line 1, is no JSON object"),
         ("timing.jsonl", "[1]\n", r"timing.jsonl, line 1, is no JSON object \(list\)"),
