@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import time
 from pathlib import Path
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from leo_edge.replay.question_set import Question
     from leo_edge.runtime.pipeline import Pipeline
 
-# Says that the bundle beside it is the demo's own.
+# Says that what is beside it is the demo's own.
 _MARKER = ".leo-edge-demo"
+_WRITTEN = ("bundle", "drive", "replay")
 _JOBS = {
     "world": (demo_world, "draw a world and write it as a dataset in nuScenes format"),
     "train": (demo_train, "train the tiny LEO-MINI on the drawn world"),
@@ -33,17 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenes", type=int, default=150, metavar="N", help="score on the first N val scenes (default 150: the model card's)"
     )
-    jobs = parser.add_subparsers(dest="job", metavar="JOB", title="jobs", description="without one: export, answer, score")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="of the drive that is replayed (default 20)")
+    jobs = parser.add_subparsers(
+        dest="job", metavar="JOB", title="jobs", description="without one: export, answer, score, replay"
+    )
     for name, (command, summary) in _JOBS.items():
         command.add_arguments(jobs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."))
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs a job, or the whole demo; 1 if the demo's answers are not those of the model card."""
-    return _JOBS[args.job][0].run(args) if args.job else _demo(args.out, args.scenes)
+    return _JOBS[args.job][0].run(args) if args.job else _demo(args.out, args.scenes, args.seconds)
 
 
-def _demo(out: Path, scenes: int) -> int:
+def _demo(out: Path, scenes: int, seconds: float) -> int:
     from leo_edge.demo.answer_file import CARD_ANSWERS, SHIPPED, AnswerFile
     from leo_edge.demo.answering import BundleAnswerer
     from leo_edge.demo.scoring import SplitOptions
@@ -52,7 +57,7 @@ def _demo(out: Path, scenes: int) -> int:
 
     options, card = SplitOptions(scenes=scenes), AnswerFile.read(CARD_ANSWERS)
     bundle = out / "bundle"
-    _clear(out, bundle)
+    _clear(out)
     say(f"exporting {SHIPPED} to {bundle}")
     export_bundle(SHIPPED, bundle, ExportOptions(), say)
     split = demo_score.draw(options)
@@ -64,11 +69,31 @@ def _demo(out: Path, scenes: int) -> int:
     print(demo_score.table(split, answers))
     rate = 2 * len(split.questions) / (time.monotonic() - started)
     print(f"\n{rate:.0f} answers a second, encoding included; bundle in {bundle}")
-    if options != card.options:
-        return 0
-    agreed = demo_score.agreement_with(card.answers, answers)
-    print(f"{agreed.equal} of {agreed.total} answers equal those of the model card")
-    return 0 if not agreed.differing else 1
+    agreed = demo_score.agreement_with(card.answers, answers) if options == card.options else None
+    if agreed is not None:
+        print(f"{agreed.equal} of {agreed.total} answers equal those of the model card")
+    print("\n" + _replay_drive(out, bundle, seconds))
+    return 1 if agreed is not None and agreed.differing else 0
+
+
+def _replay_drive(out: Path, bundle: Path, seconds: float) -> str:
+    """Draws a val drive and replays it with all questions about it; returns accuracy, latencies and the report's path."""
+    from leo_edge.commands.replay import replay_to
+    from leo_edge.demo.dataset.plan import DatasetOptions
+    from leo_edge.demo.dataset.writer import write_dataset
+    from leo_edge.replay.nuscenes_source import NuScenesOptions
+    from leo_edge.replay.replayer import PlayOptions
+    from leo_edge.replay.session import ReplayJob, play_here
+
+    drive = out / "drive"
+    say(f"drawing a drive of {seconds:g} s to {drive}")
+    options = DatasetOptions(num_scenes=1, split="val", seconds=seconds, keyframes_only=True)
+    write_dataset(drive, options, processes=os.cpu_count() or 1)
+    job = ReplayJob(bundle, NuScenesOptions(drive), str(drive / "questions" / "val.json"), PlayOptions())
+    summary, text = replay_to(out / "replay", job, play_here)
+    (name,) = summary["run"]["drives"]
+    asked = f"{summary['sets']['taken']} keyframes, {summary['answers']['answered']} questions"
+    return f"A whole val drive from the disk ({name}, {asked}):\n\n{text}"
 
 
 def _show(pipeline: Pipeline, split: SplitSet) -> str:
@@ -88,11 +113,12 @@ def _show(pipeline: Pipeline, split: SplitSet) -> str:
     return "\n".join([*lines, "", latency_table(tokens, answers)])
 
 
-def _clear(out: Path, bundle: Path) -> None:
+def _clear(out: Path) -> None:
     """Removes what the demo's last run wrote to `out`, and nothing else."""
-    marker = out / _MARKER
-    if bundle.exists() and not marker.exists():
-        raise LeoEdgeError(f"{bundle} is there already and not of the demo: choose another --out")
-    shutil.rmtree(bundle, ignore_errors=True)
+    marker, written = out / _MARKER, [out / name for name in _WRITTEN]
+    if not marker.exists() and (there := [path for path in written if path.exists()]):
+        raise LeoEdgeError(f"{there[0]} is there already and not of the demo: choose another --out")
+    for path in written:
+        shutil.rmtree(path, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     marker.touch()

@@ -14,8 +14,8 @@ from leo_edge.runtime.frames import NUSCENES_CAMERAS
 
 if TYPE_CHECKING:
     from leo_edge.replay.replayer import PlayOptions
-    from leo_edge.replay.run_files import Outcome
-    from leo_edge.replay.session import OpenReplay, PlayParts
+    from leo_edge.replay.run_files import Json, Outcome
+    from leo_edge.replay.session import OpenReplay, PlayParts, ReplayJob
     from leo_edge.replay.source import SourceOptions
 
 
@@ -57,26 +57,35 @@ def _add_playing(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from leo_edge.replay.report import write_report
-    from leo_edge.replay.run_files import read_run
-    from leo_edge.replay.session import OpenReplay, ReplayJob
-    from leo_edge.replay.summary import answers_by_id, summarize, summary_lines
-    from leo_edge.replay.whole_file import write_whole
+    from leo_edge.replay.session import ReplayJob
 
     play_parts = _play_parts(args)
     job = ReplayJob(args.bundle, _source_options(args), args.questions, _play_options(args), args.backend, args.threads)
-    replay = OpenReplay(job, open_with_progress(args.bundle))
-    _play(replay, args.out, play_parts)
-    recorded = read_run(args.out)
-    summary = summarize(recorded, replay.queries)
-    write_whole(args.out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    write_report(args.out / "report.html", recorded, summary, replay.source, replay.bundle)
-    if args.json:
-        print(json.dumps(summary, indent=1))
-    else:
-        table = replay.queries.table(answers_by_id(recorded))
-        print("\n".join([table, "", *summary_lines(summary), "", f"report: {args.out / 'report.html'}"]))
+    summary, text = replay_to(args.out, job, play_parts)
+    print(json.dumps(summary, indent=1) if args.json else text)
     return 0
+
+
+def replay_to(out: Path, job: ReplayJob, play_parts: PlayParts) -> tuple[Json, str]:
+    """Replays to `out`, sums up and writes the report; returns the summary, and as text with the report's path.
+
+    Raises:
+        LeoEdgeError: something is missing or broken.
+    """
+    from leo_edge.replay.report import write_report
+    from leo_edge.replay.run_files import read_run
+    from leo_edge.replay.session import OpenReplay
+    from leo_edge.replay.summary import answers_by_id, summarize, summary_lines
+    from leo_edge.replay.whole_file import write_whole
+
+    replay = OpenReplay(job, open_with_progress(job.bundle))
+    _play(replay, out, play_parts)
+    recorded = read_run(out)
+    summary = summarize(recorded, replay.queries)
+    write_whole(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_report(out / "report.html", recorded, summary, replay.source, replay.bundle)
+    table = replay.queries.table(answers_by_id(recorded))
+    return summary, "\n".join([table, "", *summary_lines(summary), "", f"report: {out / 'report.html'}"])
 
 
 def _play(replay: OpenReplay, out: Path, play_parts: PlayParts) -> None:

@@ -37,7 +37,7 @@ def test_from_the_shipped_checkpoint_to_figures(
     monkeypatch.setattr("leo_edge.export.exporter.export_bundle", copy_bundle)  # what takes the time is tested elsewhere
     for _ in range(2):  # the second run replaces what the first one wrote
         capsys.readouterr()
-        assert main(["demo", "--out", str(tmp_path), "--scenes", str(SCENES)]) == 0
+        assert main(["demo", "--out", str(tmp_path), "--scenes", str(SCENES), "--seconds", "1"]) == 0
     out = capsys.readouterr().out
     answers = re.findall(r"^Q: .*\nA: (.*)   \((right|WRONG.*)\)$", out, re.MULTILINE)
     assert len(answers) >= 3
@@ -46,7 +46,14 @@ def test_from_the_shipped_checkpoint_to_figures(
     assert re.search(r"^all +\d+ ", out, re.MULTILINE)
     for stage in ("tiles", "vision.semantics", "vision.geometry", "fuse", "router", "prefill", "decode"):
         assert re.search(rf"\b{re.escape(stage)} +\d+\.\d$", out, re.MULTILINE), stage
-    assert shown(tmp_path) == {"bundle"}
+    assert shown(tmp_path) == {"bundle", "drive", "replay"}
+    _, _, replayed = out.partition("A whole val drive from the disk")
+    assert re.search(r"2 keyframes, \d+ questions", replayed)
+    assert re.search(r"^all +\d+ ", replayed, re.MULTILINE)
+    assert re.search(r"^prefill +\d+( +\d+\.\d){4}$", replayed, re.MULTILINE)
+    report = tmp_path / "replay" / "report.html"
+    assert out.rstrip().endswith(f"report: {report}")
+    assert report.read_text().count("data:image/jpeg") == 12
 
 
 def test_bundle_answers_as_torch_does_twice_and_as_a_file_of_answers_holds(
