@@ -55,6 +55,8 @@ _EXTRAS = {
     "ray": "ray",
     "onnxruntime": "ort",
 }
+# OpenCV and its FFmpeg tell of broken files on stderr themselves; the `error:` line is enough.
+_SILENT = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an answer may hold what the terminal's encoding does not
+    for variable, silent in _SILENT.items():
+        os.environ.setdefault(variable, silent)
     args = build_parser().parse_args(argv)
     command, _ = COMMANDS[args.command]
     try:

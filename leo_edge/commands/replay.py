@@ -32,12 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_drives(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--nuscenes", type=Path, required=True, metavar="ROOT", help="a nuScenes dataset")
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument("--nuscenes", type=Path, metavar="ROOT", help="a nuScenes dataset")
+    source.add_argument("--folders", nargs="+", type=Path, metavar="DIR", help="images or videos, with a drive.json in each")
     group.add_argument("--version", metavar="V", help="of the dataset, such as v1.0-mini (default: the only one there)")
     scenes = group.add_mutually_exclusive_group()
     scenes.add_argument("--scenes", metavar="A,B", help="names of scenes, with commas between (default: all)")
     scenes.add_argument("--split", metavar="S", help="scenes of a split of nuScenes, such as val or mini_val")
-    group.add_argument("--cameras", nargs="+", default=list(NUSCENES_CAMERAS), metavar="CAMERA", help="in prompt order")
+    group.add_argument(
+        "--cameras", nargs="+", metavar="CAMERA", help="in prompt order (default: nuScenes' six; a folder's all)"
+    )
     frames = group.add_mutually_exclusive_group()
     frames.add_argument("--keyframes", action="store_true", help="2 frame sets a second (default)")
     frames.add_argument("--all-frames", action="store_true", help="all camera frames, 12 sets a second")
@@ -104,10 +108,17 @@ def _play(replay: OpenReplay, out: Path, play_parts: PlayParts) -> None:
 
 
 def _source_options(args: argparse.Namespace) -> SourceOptions:
+    from leo_edge.replay.folder_source import FolderOptions
     from leo_edge.replay.nuscenes_source import NuScenesOptions
 
-    scenes = tuple(args.scenes.split(",")) if args.scenes is not None else ()
-    return NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, tuple(args.cameras))
+    if args.folders is None:
+        scenes = tuple(args.scenes.split(",")) if args.scenes is not None else ()
+        cameras = NUSCENES_CAMERAS if args.cameras is None else tuple(args.cameras)
+        return NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, cameras)
+    for option in ("version", "scenes", "split"):
+        if getattr(args, option) is not None:
+            raise LeoEdgeError(f"--{option} chooses from a --nuscenes dataset: leave it out and name the --folders to play")
+    return FolderOptions(tuple(args.folders), args.all_frames, None if args.cameras is None else tuple(args.cameras))
 
 
 def _play_parts(args: argparse.Namespace) -> PlayParts:
