@@ -53,6 +53,7 @@ _EXTRAS = {
     "jinja2": "replay",
     "cv2": "replay",
     "ray": "ray",
+    "rerun": "rerun",
     "onnxruntime": "ort",
 }
 # OpenCV and its FFmpeg tell of broken files on stderr themselves; the `error:` line is enough.

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from leo_edge.replay.source import Drive, FrameRef
+from leo_edge.replay.source import Box, Drive, FrameRef
 from leo_edge.runtime.errors import DatasetError, FrameError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet, Matrix, read_image
 
@@ -22,6 +22,7 @@ Record = dict[str, Any]  # one row of a table, as the devkit gives it
 
 _NS_PER_US = 1_000
 _NUM_LISTED_NAMES = 5
+_BOXES_OF = "LIDAR_TOP"  # the sensor by which nuScenes was annotated
 
 # In the order in which the devkit loads them.
 _TABLES = (
@@ -51,6 +52,8 @@ class _Devkit(Protocol):
     sensor: list[Record]
 
     def get(self, table_name: str, token: str) -> Record: ...
+
+    def get_boxes(self, sample_data_token: str) -> list[Any]: ...
 
     def get_sample_data_path(self, sample_data_token: str) -> str: ...
 
@@ -159,7 +162,19 @@ class NuScenesDrives:
                 keys = [sample["data"][channel] for sample in samples.values() if channel in sample["data"]]
                 tokens = self._chain(keys[0]) if all_frames and keys else keys
                 frames += [self._ref(channel, token) for token in tokens]
-        return Drive(scene_name, tuple(channels), tuple(sorted(frames, key=lambda ref: ref.stamp_ns)), stamps)
+        return Drive(scene_name, tuple(channels), tuple(sorted(frames, key=lambda ref: ref.stamp_ns)), stamps, self.boxes)
+
+    def boxes(self, sample_token: str) -> tuple[Box, ...]:
+        """Returns what is annotated in a keyframe, in the vehicle's coordinates of the moment of its lidar sweep.
+
+        Raises:
+            DatasetError: no such sample, or tables that do not fit together.
+        """
+        sample = self._record("sample", sample_token)
+        with _table_errors(f"sample {sample_token}"):
+            sensor = _BOXES_OF if _BOXES_OF in sample["data"] else next(iter(sample["data"]))
+            pose = self._record("ego_pose", self._record("sample_data", sample["data"][sensor])["ego_pose_token"])
+            return tuple(_box(box, pose) for box in self._devkit.get_boxes(sample["data"][sensor]))
 
     def _chain(self, sample_data_token: str) -> list[str]:
         """Returns the tokens of a camera's frames in a scene, from one on."""
@@ -289,6 +304,16 @@ def _sensor_from_ego(calibrated: Record) -> Matrix:
 
     matrix: Matrix = transform_matrix(calibrated["translation"], Quaternion(calibrated["rotation"]), inverse=True)
     return matrix
+
+
+def _box(box: Any, ego_pose: Record) -> Box:
+    """Turns a box of the devkit from global coordinates into the vehicle's."""
+    from pyquaternion import Quaternion  # with the devkit, see `_open_devkit`
+
+    box.translate(-np.array(ego_pose["translation"]))
+    box.rotate(Quaternion(ego_pose["rotation"]).inverse)
+    width, length, height = box.wlh.tolist()
+    return Box(box.name, tuple(box.center.tolist()), (length, width, height), tuple(box.orientation.elements.tolist()))
 
 
 def _some(names: Sequence[str]) -> str:

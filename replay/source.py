@@ -21,13 +21,34 @@ class FrameRef:
 
 
 @dataclass(frozen=True)
+class Box:
+    """A labelled object of a keyframe in the vehicle's coordinates (x ahead, y left, z up): what, where, how large, how turned.
+
+    size_m: along its own x (ahead), y and z. rotation_wxyz: the quaternion that turns its own axes into the vehicle's.
+    """
+
+    category: str
+    center_m: tuple[float, float, float]
+    size_m: tuple[float, float, float]
+    rotation_wxyz: tuple[float, float, float, float]
+
+
+def _no_boxes(_sample: str) -> tuple[Box, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
 class Drive:
-    """A recorded drive: its frames by stamp, the cameras in prompt order, and the stamps of its keyframes by token."""
+    """A recorded drive: its frames by stamp, the cameras in prompt order, and the stamps of its keyframes by token.
+
+    `boxes` returns what is labelled in a keyframe, by its token.
+    """
 
     name: str
     channels: tuple[str, ...]
     frames: tuple[FrameRef, ...]
     sample_stamps_ns: dict[str, int]
+    boxes: Callable[[str], tuple[Box, ...]] = _no_boxes
 
     def __post_init__(self) -> None:
         if not self.frames:

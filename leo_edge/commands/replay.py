@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,11 @@ from leo_edge.runtime.frames import NUSCENES_CAMERAS
 
 if TYPE_CHECKING:
     from leo_edge.replay.replayer import PlayOptions
-    from leo_edge.replay.run_files import Json, Outcome
+    from leo_edge.replay.run_files import Json, Outcome, Run
     from leo_edge.replay.session import OpenReplay, PlayParts, ReplayJob
-    from leo_edge.replay.source import SourceOptions
+    from leo_edge.replay.source import FrameSource, SourceOptions
+
+    WriteRecording = Callable[[Run, FrameSource], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="where to write; an interrupted run goes on")
     _add_drives(parser.add_argument_group("drives"))
     _add_playing(parser.add_argument_group("playing"))
+    parser.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="write a recording for the Rerun viewer too")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -65,13 +70,17 @@ def run(args: argparse.Namespace) -> int:
 
     play_parts = _play_parts(args)
     job = ReplayJob(args.bundle, _source_options(args), args.questions, _play_options(args), args.backend, args.threads)
-    summary, text = replay_to(args.out, job, play_parts)
+    summary, text = replay_to(args.out, job, play_parts, _recording_writer(args.rerun))
+    if args.rerun is not None:
+        text += f"\nrecording: {args.rerun}"
     print(json.dumps(summary, indent=1) if args.json else text)
     return 0
 
 
-def replay_to(out: Path, job: ReplayJob, play_parts: PlayParts) -> tuple[Json, str]:
-    """Replays to `out`, sums up and writes the report; returns the summary, and as text with the report's path.
+def replay_to(
+    out: Path, job: ReplayJob, play_parts: PlayParts, write_recording: WriteRecording = lambda *_: None
+) -> tuple[Json, str]:
+    """Replays to `out`, sums up, writes the report and, last, a recording; returns the summary, and as text with its path.
 
     Raises:
         LeoEdgeError: something is missing or broken.
@@ -88,6 +97,7 @@ def replay_to(out: Path, job: ReplayJob, play_parts: PlayParts) -> tuple[Json, s
     summary = summarize(recorded, replay.queries)
     write_whole(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     write_report(out / "report.html", recorded, summary, replay.source, replay.bundle)
+    write_recording(recorded, replay.source)
     table = replay.queries.table(answers_by_id(recorded))
     return summary, "\n".join([table, "", *summary_lines(summary), "", f"report: {out / 'report.html'}"])
 
@@ -134,6 +144,17 @@ def _play_parts(args: argparse.Namespace) -> PlayParts:
     from leo_edge.replay.cluster import Cluster
 
     return Cluster(args.ray, args.ray_workers).play
+
+
+def _recording_writer(path: Path | None) -> WriteRecording:
+    """What writes the recording, so that what it needs is missed before the work, not after it."""
+    if path is None:
+        return lambda *_: None
+    from leo_edge.replay.rerun_file import write_rerun
+
+    if not path.parent.is_dir():
+        raise LeoEdgeError(f"no folder {path.parent} for the recording {path.name}: make it, or give another --rerun")
+    return partial(write_rerun, path)
 
 
 def _play_options(args: argparse.Namespace) -> PlayOptions:

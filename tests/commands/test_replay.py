@@ -140,6 +140,31 @@ class TestRealFrames:
         assert summary["answers"]["answered"] == 5 * 7
 
 
+class TestRecording:
+    def test_it_is_made_from_a_run_also_when_nothing_is_left_to_play(self, replay: Replay, tmp_path: Path) -> None:
+        replay(tmp_path / "run", "--scenes", "scene-0000")
+        before = answered(tmp_path / "run")
+        replay(tmp_path / "run", "--scenes", "scene-0000", "--rerun", tmp_path / "run.rrd")
+        assert (tmp_path / "run.rrd").stat().st_size > 10_000
+        assert answered(tmp_path / "run") == before
+
+    def test_a_folder_that_is_not_there_is_told_before_the_work(
+        self, bundle: Path, world: Path, few_questions: Path, tmp_path: Path, error_line: CommandLine
+    ) -> None:
+        given = [
+            "--nuscenes",
+            world,
+            "--questions",
+            few_questions,
+            "--out",
+            tmp_path / "run",
+            "--rerun",
+            tmp_path / "no" / "a.rrd",
+        ]
+        assert "for the recording a.rrd: make it, or give another --rerun" in error_line("replay", bundle, *given)
+        assert not (tmp_path / "run").exists()
+
+
 class TestBadInput:
     @pytest.fixture
     def fails(self, error_line: CommandLine, bundle: Path, world: Path, few_questions: Path, tmp_path: Path) -> CommandLine:
