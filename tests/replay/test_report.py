@@ -1,4 +1,4 @@
-"""replay/report.py: the page as a parser reads it. How it looks in a browser was seen with Chromium; see docs/replay.md."""
+"""replay/report.py: the page as a parser reads it. In a browser it is seen by test_report_in_browser.py."""
 
 import base64
 import io
