@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from leo_edge import __version__
-from leo_edge.commands import checkpoint, demo, export, inspect_bundle, replay, replay_diff, run, verify
+from leo_edge.commands import checkpoint, demo, export, inspect_bundle, lint, replay, replay_diff, run, verify
 from leo_edge.runtime.errors import LeoEdgeError
 
 
@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "export": (export, "turn a checkpoint into a bundle"),
     "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),
     "inspect": (inspect_bundle, "say what is in a bundle, and what it costs"),
+    "lint": (lint, "say what TensorRT would refuse of a bundle, before it is built on the device"),
     "run": (run, "answer questions about camera images"),
     "replay": (replay, "play recorded drives through a bundle: answers, scores, a report"),
     "replay-diff": (replay_diff, "compare two replay runs, answer by answer"),

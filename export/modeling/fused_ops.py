@@ -22,7 +22,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 @torch.library.custom_op("leo_edge::attention", mutates_args=())
 def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Attention with grouped heads: query [1, H, S, E], keys and values [1, K, C, E], mask [S, C] bool -> [1, H, S, E]."""
+    """Attention with grouped heads.
+
+    query [1, H, S, E], keys and values [1, K, C, E], mask [1, 1, S, C] bool -> [1, H, S, E].
+    """
     groups = query.shape[1] // keys.shape[1]
     keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
     scores = (query @ keys.transpose(2, 3) * scale).to(torch.float32).masked_fill(~mask, float("-inf"))

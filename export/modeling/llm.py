@@ -55,7 +55,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, start: Tensor, mask: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """x [S, D], cos and sin [S, rotary], start [1] -> [S, D] and the cache that goes out.
 
-        `mask` tells what may be seen: plain, a sum term [S, L]; fused, booleans [S, C].
+        `mask` tells what may be seen: plain, a sum term [S, L]; fused, booleans [1, 1, S, C].
         """
         query = rotate(self.q(x).reshape(-1, self.num_heads, self.head_dim), cos, sin)  # [S, H, E]
         key = rotate(self.k(x).reshape(-1, self.num_kv_heads, self.head_dim), cos, sin)  # [S, K, E]
@@ -82,7 +82,7 @@ class Attention(nn.Module):
         return attended.reshape(-1, self.num_heads * self.head_dim)
 
     def _attend_fused(self, query: Tensor, cache: Cache, mask: Tensor) -> Tensor:
-        """query [S, H, E], cache [1, K, C, E], mask [S, C] -> [S, H * E]."""
+        """query [S, H, E], cache [1, K, C, E], mask [1, 1, S, C] -> [S, H * E]."""
         query = query.permute(1, 0, 2)[None].contiguous()  # [1, H, S, E]
         attended = fused_ops.attention(query, cache[0], cache[1], mask, self.head_dim**-0.5)
         return attended[0].permute(1, 0, 2).reshape(-1, self.num_heads * self.head_dim)
@@ -176,7 +176,8 @@ class Llm(nn.Module):
             seen = slots <= positions[:, None]
             if window is not None:
                 seen = seen & (slots > positions[:, None] - window)
-            masks[window] = seen if self.fused else torch.where(seen, 0.0, torch.finfo(torch.float16).min).to(dtype)
+            # TensorRT's parser wants Attention's mask in four dimensions.
+            masks[window] = seen[None, None] if self.fused else torch.where(seen, 0.0, torch.finfo(torch.float16).min).to(dtype)
         return masks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from leo_edge.commands.lint import say_findings
 from leo_edge.commands.progress import say
 
 
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = ExportOptions(args.opset, args.float_type, args.context_len, args.max_tiles)
     manifest = export_bundle(args.checkpoint, args.bundle, options, say)
+    say_findings(args.bundle, manifest)
     size = sum(spec.size_bytes for spec in manifest.files.values())
     print(
         f"{args.bundle}: {manifest.family} bundle, {len(manifest.graphs)} graphs, opset {manifest.opset}, "
