@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from leo_edge import __version__
-from leo_edge.commands import checkpoint, demo, export, inspect_bundle, lint, replay, replay_diff, run, verify
+from leo_edge.commands import calibrate, checkpoint, demo, export, inspect_bundle, lint, replay, replay_diff, run, verify
 from leo_edge.runtime.errors import LeoEdgeError
 
 
@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "checkpoint": (checkpoint, "write a checkpoint with random weights"),
     "export": (export, "turn a checkpoint into a bundle"),
     "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),
+    "calibrate": (calibrate, "observe a float bundle on real questions, for `quantize`"),
     "inspect": (inspect_bundle, "say what is in a bundle, and what it costs"),
     "lint": (lint, "say what TensorRT would refuse of a bundle, before it is built on the device"),
     "run": (run, "answer questions about camera images"),

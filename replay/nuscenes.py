@@ -162,7 +162,8 @@ class NuScenesDrives:
                 keys = [sample["data"][channel] for sample in samples.values() if channel in sample["data"]]
                 tokens = self._chain(keys[0]) if all_frames and keys else keys
                 frames += [self._ref(channel, token) for token in tokens]
-        return Drive(scene_name, tuple(channels), tuple(sorted(frames, key=lambda ref: ref.stamp_ns)), stamps, self.boxes)
+        frames.sort(key=lambda ref: ref.stamp_ns)
+        return Drive(scene_name, tuple(channels), tuple(frames), stamps, self.boxes, self._scenes[scene_name]["description"])
 
     def boxes(self, sample_token: str) -> tuple[Box, ...]:
         """Returns what is annotated in a keyframe, in the vehicle's coordinates of the moment of its lidar sweep.

@@ -41,7 +41,7 @@ def _no_boxes(_sample: str) -> tuple[Box, ...]:
 class Drive:
     """A recorded drive: its frames by stamp, the cameras in prompt order, and the stamps of its keyframes by token.
 
-    `boxes` returns what is labelled in a keyframe, by its token.
+    `boxes` returns what is labelled in a keyframe, by its token. `description` is what its makers say of it.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Drive:
     frames: tuple[FrameRef, ...]
     sample_stamps_ns: dict[str, int]
     boxes: Callable[[str], tuple[Box, ...]] = _no_boxes
+    description: str = ""
 
     def __post_init__(self) -> None:
         if not self.frames:

@@ -29,6 +29,10 @@ class DatasetError(LeoEdgeError):
     """A drive or a question set is missing, incomplete or not what its tables say."""
 
 
+class CalibrationError(LeoEdgeError):
+    """A calibration found something that cannot be calibrated, or its table does not fit what it is used for."""
+
+
 class BackendError(LeoEdgeError):
     """An inference engine is missing, or cannot load or run a graph on this machine."""
 

@@ -37,8 +37,8 @@ def describe_backend() -> str:
 class OrtSession:
     """A graph in onnxruntime on the CPU."""
 
-    def __init__(self, path: Path, spec: GraphSpec, *, threads: int = 0) -> None:
-        """Loads the graph; `threads` 0 leaves the number to onnxruntime.
+    def __init__(self, path: Path, spec: GraphSpec, *, threads: int = 0, model: bytes | None = None) -> None:
+        """Loads the graph; `threads` 0 leaves the number to onnxruntime. `model` is run in place of the file, with its weights.
 
         Raises:
             BackendError: onnxruntime refuses the graph.
@@ -49,8 +49,10 @@ class OrtSession:
         options.log_severity_level = 3
         # Spinning workers starve whatever else the vehicle computer does, and gain nothing between graphs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if model is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session = ort.InferenceSession(model or str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class but Exception
             raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}") from None
         self._check_ports(path, spec)

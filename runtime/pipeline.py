@@ -50,6 +50,15 @@ class AskOptions:
             raise ValueError(f"deadline_ms must be above 0, got {self.deadline_ms}")
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedPrompt:
+    """A prompt, its embeddings [S, D] with the visual ones in their places, and the language model's routing inputs."""
+
+    prompt: Prompt
+    embeds: FloatArray
+    routing: dict[str, Array]
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A bundle that is loaded and ready. Made by `open_pipeline`."""
@@ -97,17 +106,12 @@ class Pipeline:
         recorder = SpanRecorder()
         asked_ns = recorder.clock()
         deadline_ns = None if options.deadline_ms is None else asked_ns + round(options.deadline_ms * 1e6)
-        with recorder.measure("prompt"):
-            images = [(camera.channel, self._num_visual_tokens(camera)) for camera in tokens.cameras]
-            prompt = build_prompt(question, images, self.bundle.manifest.prompt, self.tokenizer)
-            check_context(len(prompt.token_ids), options.max_new_tokens, self.decoder.context_len)
-            embeds = self.table.lookup(np.array(prompt.token_ids))
-        routing = self._place_visual_embeds(embeds, prompt, tokens, recorder)
+        prepared = self.prepare(tokens, question, options.max_new_tokens, recorder)
         manifest = self.bundle.manifest.prompt
         decoded = decode(
             self.decoder,
-            embeds,
-            routing,
+            prepared.embeds,
+            prepared.routing,
             stream=TextStream(self.tokenizer, manifest.stop_strings + options.stop_strings),
             sampler=Sampler(options.sampling),
             limits=DecodeLimits(frozenset(manifest.stop_ids), options.max_new_tokens, deadline_ns),
@@ -115,7 +119,25 @@ class Pipeline:
             on_text=on_text,
         )
         met = None if deadline_ns is None else recorder.clock() <= deadline_ns
-        return self._answer(question, tokens, prompt, decoded, recorder, asked_ns, deadline_met=met, now_ns=now_ns)
+        return self._answer(question, tokens, prepared.prompt, decoded, recorder, asked_ns, deadline_met=met, now_ns=now_ns)
+
+    def prepare(
+        self, tokens: VisualTokens | None, question: str, max_new_tokens: int, recorder: SpanRecorder | None = None
+    ) -> PreparedPrompt:
+        """Returns all that the language model is given for a question.
+
+        Raises:
+            PromptError: the question is empty or does not fit the cameras.
+            ContextOverflowError: prompt and answer do not fit the context.
+        """
+        tokens, recorder = tokens or NO_IMAGES, recorder or SpanRecorder()
+        with recorder.measure("prompt"):
+            images = [(camera.channel, self._num_visual_tokens(camera)) for camera in tokens.cameras]
+            prompt = build_prompt(question, images, self.bundle.manifest.prompt, self.tokenizer)
+            check_context(len(prompt.token_ids), max_new_tokens, self.decoder.context_len)
+            embeds = self.table.lookup(np.array(prompt.token_ids))
+        routing = self._place_visual_embeds(embeds, prompt, tokens, recorder)
+        return PreparedPrompt(prompt, embeds, routing)
 
     def _answer(
         self,

@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leo_edge.commands.drives import QUESTIONS_HELP, add_drive_arguments, source_options
 from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.runtime.errors import LeoEdgeError
-from leo_edge.runtime.frames import NUSCENES_CAMERAS
 
 if TYPE_CHECKING:
     from leo_edge.replay.replayer import PlayOptions
     from leo_edge.replay.run_files import Json, Outcome, Run
     from leo_edge.replay.session import OpenReplay, PlayParts, ReplayJob
-    from leo_edge.replay.source import FrameSource, SourceOptions
+    from leo_edge.replay.source import FrameSource
 
     WriteRecording = Callable[[Run, FrameSource], None]
 
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("bundle", metavar="BUNDLE", type=Path)
-    parser.add_argument(
-        "--questions", required=True, metavar="FILE", help="FILE, nuscenes-qa:FILE, drivelm:FILE, builtin:driving"
-    )
+    parser.add_argument("--questions", required=True, metavar="FILE", help=QUESTIONS_HELP)
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="where to write; an interrupted run goes on")
     _add_drives(parser.add_argument_group("drives"))
     _add_playing(parser.add_argument_group("playing"))
@@ -37,16 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_drives(group: argparse._ArgumentGroup) -> None:
-    source = group.add_mutually_exclusive_group(required=True)
-    source.add_argument("--nuscenes", type=Path, metavar="ROOT", help="a nuScenes dataset")
-    source.add_argument("--folders", nargs="+", type=Path, metavar="DIR", help="images or videos, with a drive.json in each")
-    group.add_argument("--version", metavar="V", help="of the dataset, such as v1.0-mini (default: the only one there)")
-    scenes = group.add_mutually_exclusive_group()
-    scenes.add_argument("--scenes", metavar="A,B", help="names of scenes, with commas between (default: all)")
-    scenes.add_argument("--split", metavar="S", help="scenes of a split of nuScenes, such as val or mini_val")
-    group.add_argument(
-        "--cameras", nargs="+", metavar="CAMERA", help="in prompt order (default: nuScenes' six; a folder's all)"
-    )
+    add_drive_arguments(group)
     frames = group.add_mutually_exclusive_group()
     frames.add_argument("--keyframes", action="store_true", help="2 frame sets a second (default)")
     frames.add_argument("--all-frames", action="store_true", help="all camera frames, 12 sets a second")
@@ -69,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from leo_edge.replay.session import ReplayJob
 
     play_parts = _play_parts(args)
-    job = ReplayJob(args.bundle, _source_options(args), args.questions, _play_options(args), args.backend, args.threads)
+    source = source_options(args, all_frames=args.all_frames)
+    job = ReplayJob(args.bundle, source, args.questions, _play_options(args), args.backend, args.threads)
     summary, text = replay_to(args.out, job, play_parts, _recording_writer(args.rerun))
     if args.rerun is not None:
         text += f"\nrecording: {args.rerun}"
@@ -115,20 +105,6 @@ def _play(replay: OpenReplay, out: Path, play_parts: PlayParts) -> None:
             bar.update("set" in outcome.timing)
 
         run_replay(replay, out, play_parts=play_parts, on_outcome=tick)
-
-
-def _source_options(args: argparse.Namespace) -> SourceOptions:
-    from leo_edge.replay.folder_source import FolderOptions
-    from leo_edge.replay.nuscenes_source import NuScenesOptions
-
-    if args.folders is None:
-        scenes = tuple(args.scenes.split(",")) if args.scenes is not None else ()
-        cameras = NUSCENES_CAMERAS if args.cameras is None else tuple(args.cameras)
-        return NuScenesOptions(args.nuscenes, args.version, scenes, args.split, args.all_frames, cameras)
-    for option in ("version", "scenes", "split"):
-        if getattr(args, option) is not None:
-            raise LeoEdgeError(f"--{option} chooses from a --nuscenes dataset: leave it out and name the --folders to play")
-    return FolderOptions(tuple(args.folders), args.all_frames, None if args.cameras is None else tuple(args.cameras))
 
 
 def _play_parts(args: argparse.Namespace) -> PlayParts:
