@@ -104,11 +104,15 @@ class SmoothGroup:
 
 
 def smooth_groups(name: str, model: ir.Model, decoder: DecoderManifest) -> tuple[SmoothGroup, ...]:
-    """Returns the groups of a graph: behind norms, behind gated products, and behind the language model's attention."""
+    """Returns the groups of a graph: behind norms, behind gated products, and behind the language model's attention.
+
+    Those that no quantized layer reads are left out.
+    """
     groups = list(_norm_and_gate_groups(name, model))
     if name == "llm":
         groups += _attention_groups(model, decoder)
-    return tuple(groups)
+    quantized = {layer.weight for layer in layers_of(name, model) if rule_for(layer) is None}
+    return tuple(group for group in groups if not quantized.isdisjoint(group.consumers))
 
 
 def _norm_and_gate_groups(name: str, model: ir.Model) -> Iterator[SmoothGroup]:

@@ -75,9 +75,14 @@ def observe_graph(bundle: Bundle, name: str, *, threads: int = 0) -> ObservedGra
 
 
 def _port(value: ir.Value) -> TensorSpec:
-    assert value.dtype is not None
     dims = () if value.shape is None else tuple(dim if isinstance(dim, int) else str(dim) for dim in value.shape)
-    return TensorSpec(str(value.name), _NUMPY_NAMES[value.dtype], dims)
+    return TensorSpec(str(value.name), numpy_name(value), dims)
+
+
+def numpy_name(value: ir.Value) -> str:
+    """Returns numpy's name of a float value's type."""
+    assert value.dtype is not None
+    return _NUMPY_NAMES[value.dtype]
 
 
 class Observer:
@@ -109,6 +114,10 @@ class Observer:
                 llm_inputs(self.pipeline.bundle.manifest.decoder, sequence.embeds, sequence.routing)
             )
             self._keep(self._llm, outputs, sequence.is_visual, number)
+
+    def sequence(self, frame_set: FrameSet, question: str) -> Forced:
+        """Returns the prompt for a question with its greedy answer behind it."""
+        return teacher_forced(self.pipeline, self.pipeline.encode(frame_set), question, self._options)
 
     def _keep(
         self, graph: ObservedGraph, outputs: Mapping[str, Array], is_visual: npt.NDArray[np.bool_] | None, number: int

@@ -44,12 +44,14 @@ class Statistics:
 
     channels: each channel's largest magnitude [K], over the last axis; empty where it has none (a convolution's input).
     visual, text: rows at visual tokens and at all others; of a vision graph all are visual.
+    sensitivity: what a squared error at a visual and at a text token does to the answer (see `modality`); None: not measured.
     """
 
     histogram: Histogram = field(default_factory=Histogram)
     channels: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     visual: RowSample = field(default_factory=lambda: RowSample.empty(0))
     text: RowSample = field(default_factory=lambda: RowSample.empty(0))
+    sensitivity: tuple[float, float] | None = None
 
     def add_rows(self, name: str, values: npt.NDArray[Any], is_visual: npt.NDArray[np.bool_], prompt: int) -> None:
         """Takes an activation [S, K] of prompt number `prompt` into account. What is sampled depends on name and number alone.

@@ -61,7 +61,7 @@ def write_table(path: Path, table: CalibrationTable) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {}
     entries = []
     for i, ((graph, name), one) in enumerate(table.statistics.items()):
-        entries.append([graph, name, one.histogram.width, one.histogram.largest])
+        entries.append([graph, name, one.histogram.width, one.histogram.largest, one.sensitivity])
         values = (one.histogram.counts, one.channels, one.visual.rows, one.visual.keys, one.text.rows, one.text.keys)
         arrays |= {f"{i}.{suffix}": np.ascontiguousarray(value) for suffix, value in zip(_SUFFIXES, values, strict=True)}
     head = {"format": FORMAT, "provenance": table.provenance, "entries": entries}
@@ -95,9 +95,10 @@ def read_table(path: Path) -> CalibrationTable:
 
 
 def _entry(number: int, entry: list[Any], arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[Key, Statistics]:
-    graph, name, width, largest = entry
+    graph, name, width, largest, sensitivity = entry
     counts, channels, visual, visual_keys, text, text_keys = (arrays[f"{number}.{suffix}"] for suffix in _SUFFIXES)
     if counts.shape != (NUM_BINS,):
         raise ValueError(f"{name} has {counts.shape} counts")
     histogram = Histogram(counts.copy(), float(width), float(largest))
-    return (graph, name), Statistics(histogram, channels, RowSample(visual, visual_keys), RowSample(text, text_keys))
+    samples = RowSample(visual, visual_keys), RowSample(text, text_keys)
+    return (graph, name), Statistics(histogram, channels, *samples, None if sensitivity is None else tuple(sensitivity))

@@ -65,30 +65,48 @@ class HashedFile:
 
 
 def write_graph(graph: TracedGraph, reader: TensorReader, directory: Path, name: str, on_bytes: OnBytes) -> dict[str, FileSpec]:
-    """Writes `name`.onnx and, with all its weights, `name`.onnx.data. Returns both files' sizes and hashes.
+    """Writes a traced graph with its weights from `reader`; see `write_model`.
 
     Raises:
         CheckpointError: a weight cannot be read, or does not fit the float type.
     """
-    data_name, specs = f"{name}.onnx.data", {}
     initializers = graph.model.graph.initializers
-    makers = [
-        partial(_typed_array, key, recipe, reader, _torch_type(initializers[key])) for key, recipe in graph.recipes.items()
-    ]
+    makers = {
+        key: partial(_typed_array, key, recipe, reader, _torch_type(initializers[key])) for key, recipe in graph.recipes.items()
+    }
+    return write_model(graph.model, makers, directory, name, on_bytes)
+
+
+def write_model(
+    model: ir.Model, makers: Mapping[str, Callable[[], npt.NDArray[Any]]], directory: Path, name: str, on_bytes: OnBytes
+) -> dict[str, FileSpec]:
+    """Writes `name`.onnx and, with all its weights, `name`.onnx.data. Returns both files' sizes and hashes.
+
+    `makers` make the initializers, one at a time and the next while the one before is written.
+    """
+    data_name, specs = f"{name}.onnx.data", {}
     with HashedFile(directory / data_name) as data:
-        for key, array in zip(graph.recipes, _one_ahead(makers), strict=True):
-            data.pad(_PAGE_BYTES if array.nbytes >= _LARGE_BYTES else _LINE_BYTES)
+        for key, array in zip(makers, _one_ahead(makers.values()), strict=True):
+            packed = _packed(array)
+            data.pad(_PAGE_BYTES if packed.nbytes >= _LARGE_BYTES else _LINE_BYTES)
             offset = data.size_bytes
-            data.write(array.reshape(-1).view(np.uint8).data)
-            on_bytes(array.nbytes)
+            data.write(packed.data)
+            on_bytes(packed.nbytes)
             dtype = ir.DataType.from_numpy(array.dtype)
-            initializers[key].const_value = ir.ExternalTensor(
-                data_name, offset, array.nbytes, dtype, shape=ir.Shape(array.shape), name=key, base_dir=directory
+            model.graph.initializers[key].const_value = ir.ExternalTensor(
+                data_name, offset, packed.nbytes, dtype, shape=ir.Shape(array.shape), name=key, base_dir=directory
             )
         specs[data_name] = data.spec()
-    ir.save(graph.model, directory / f"{name}.onnx")
+    ir.save(model, directory / f"{name}.onnx")
     specs[f"{name}.onnx"] = file_spec(directory / f"{name}.onnx")
     return specs
+
+
+def _packed(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Returns an array's bytes; two INT4 a byte, the first in the lower half."""
+    if ir.DataType.from_numpy(array.dtype) == ir.DataType.INT4:
+        return np.frombuffer(ir.tensor(array).tobytes(), np.uint8)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def write_embedding(recipe: Recipe, reader: TensorReader, path: Path, dtype: torch.dtype, on_bytes: OnBytes) -> FileSpec:

@@ -14,7 +14,19 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from leo_edge import __version__
-from leo_edge.commands import calibrate, checkpoint, demo, export, inspect_bundle, lint, replay, replay_diff, run, verify
+from leo_edge.commands import (
+    calibrate,
+    checkpoint,
+    demo,
+    export,
+    inspect_bundle,
+    lint,
+    quantize,
+    replay,
+    replay_diff,
+    run,
+    verify,
+)
 from leo_edge.runtime.errors import LeoEdgeError
 
 
@@ -34,6 +46,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),
     "calibrate": (calibrate, "observe a float bundle on real questions, for `quantize`"),
     "inspect": (inspect_bundle, "say what is in a bundle, and what it costs"),
+    "quantize": (quantize, "turn a float bundle and its calibration table into an INT8 bundle"),
     "lint": (lint, "say what TensorRT would refuse of a bundle, before it is built on the device"),
     "run": (run, "answer questions about camera images"),
     "replay": (replay, "play recorded drives through a bundle: answers, scores, a report"),

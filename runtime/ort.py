@@ -23,6 +23,7 @@ _ORT_TYPES = {
     "float32": "tensor(float)",
     "float16": "tensor(float16)",
     "uint8": "tensor(uint8)",
+    "int8": "tensor(int8)",
     "int64": "tensor(int64)",
 }
 _FIRST_BUCKET = 256
@@ -211,7 +212,8 @@ def open_decoder(bundle: Bundle, table: EmbeddingTable, *, threads: int = 0) -> 
     manifest = bundle.manifest
     spec = manifest.graphs["llm"]
     session = OrtSession(bundle.path(spec.file), spec, threads=threads)
-    dtype = np.dtype(manifest.float_type)
+    # INT8 in a bundle whose cache is quantized, else the float type.
+    dtype = np.dtype(next(port.dtype for port in spec.inputs if port.name.startswith("past_")))
     kind = PrefixDecoder if manifest.decoder.cache == "prefix" else ScatterDecoder
     try:
         return kind(session, manifest.decoder, table, dtype)

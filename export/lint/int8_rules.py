@@ -136,12 +136,15 @@ def both_inputs(graph: Graph, _: Target) -> Found:
 
 
 def float_output(graph: Graph, _: Target) -> Found:
-    """A product's output stays float, so that bias and activation fuse with it."""
+    """A product's output stays float, so that bias and activation fuse with it, unless a product reads it quantized."""
     for node in graph.nodes("QuantizeLinear"):
         before = node.inputs[0].producer() if node.inputs[0] is not None else None
         if before is not None and before.op_type == "Add":
             before = next((v.producer() for v in before.inputs if v is not None and v.producer() is not None), None)
-        if before is not None and before.op_type in ("MatMul", "Conv") and _is_weighted(before):
+        if before is None or before.op_type not in _WEIGHT_AXIS or not _is_weighted(before):
+            continue
+        readers = [reader for dequantize in node.outputs[0].consumers() for reader in dequantize.outputs[0].consumers()]
+        if not any(reader.op_type in _WEIGHT_AXIS for reader in readers):
             yield name_of(node), f"the output of {name_of(before)} is quantized: quantize the input of what reads it"
 
 

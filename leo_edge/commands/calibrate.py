@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=64, metavar="N", help="frame sets (default 64)")
     parser.add_argument("--per-frame", type=int, default=5, metavar="N", help="questions about each (default 5)")
     parser.add_argument("--range", choices=_RANGES, default="minmax", help="how `quantize` takes ranges (default minmax)")
+    parser.add_argument(
+        "--modality-prompts",
+        type=int,
+        default=8,
+        metavar="N",
+        help="prompts that MBQ's sensitivities are measured on (default 8)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of frames (default 0)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of the engine (default: its own choice)")
 
@@ -51,6 +58,7 @@ class ChosenSet:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from leo_edge.calib.observe import Observer
+    from leo_edge.calib.table import CalibrationTable, write_table
     from leo_edge.replay.queries import open_queries
 
     if args.per_frame < 1:
@@ -65,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
     observer = Observer(bundle, threads=args.threads)
     provenance = _provenance(args, bundle.id, source, queries, chosen)
     _observe(observer, chosen, provenance, args.out)
+    _measure_modalities(observer, chosen[: args.modality_prompts], args.threads)
+    write_table(args.out, CalibrationTable(observer.statistics, provenance))
+    with suppress(FileNotFoundError):
+        _partial(args.out).unlink()
     num_questions = sum(len(one.queries) for one in chosen)
     print(f"{args.out}: {len(observer.statistics)} activations over {len(chosen)} frame sets and {num_questions} questions")
     return 0
@@ -108,6 +120,7 @@ def _provenance(
         "questions_sha256": queries.fingerprint,
         "frames": [one.planned.sample or str(one.planned.stamp_ns) for one in chosen],
         "question_ids": [[query.id for query in one.queries] for one in chosen],
+        "modality_prompts": args.modality_prompts,
         "seed": args.seed,
         "versions": {name: metadata.version(name) for name in ("leo_edge", "onnxruntime", "numpy")},
     }
@@ -119,7 +132,7 @@ def _observe(observer: Observer, chosen: list[ChosenSet], provenance: dict[str, 
 
     from leo_edge.calib.table import CalibrationTable, read_table, write_table
 
-    partial = out.with_name(f"{out.name}.partial")
+    partial = _partial(out)
     done = 0
     if partial.exists():
         begun = read_table(partial)
@@ -136,9 +149,26 @@ def _observe(observer: Observer, chosen: list[ChosenSet], provenance: dict[str, 
             if monotonic() - saved_s > _SAVE_EVERY_S:
                 write_table(partial, CalibrationTable(observer.statistics, provenance | {"done": number + 1}))
                 saved_s = monotonic()
-    write_table(out, CalibrationTable(observer.statistics, provenance))
-    with suppress(FileNotFoundError):
-        partial.unlink()
+    write_table(partial, CalibrationTable(observer.statistics, provenance | {"done": len(chosen)}))
+
+
+def _measure_modalities(observer: Observer, chosen: list[ChosenSet], threads: int) -> None:
+    """Measures what MBQ needs, on the first question about each frame set, behind a progress bar."""
+    from tqdm import tqdm
+
+    from leo_edge.calib.modality import NoisyLlm, measure
+
+    if not chosen:
+        return
+    sequences = [observer.sequence(one.planned.load(), one.queries[0].question) for one in chosen]
+    llm = NoisyLlm(observer.pipeline.bundle, threads=threads)
+    found = measure(llm, sequences, observer.statistics)
+    for name, sensitivity in tqdm(found, total=len(llm.widths), unit="activation", disable=None):
+        observer.statistics["llm", name].sensitivity = sensitivity
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
 
 
 def _numbered(chosen: list[ChosenSet], start: int) -> Iterator[tuple[int, ChosenSet]]:

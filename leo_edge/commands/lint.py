@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.runtime.manifest import BundleManifest
+
+if TYPE_CHECKING:
+    from leo_edge.export.lint.lint import Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +51,11 @@ def say_findings(directory: Path, manifest: BundleManifest) -> None:
     from leo_edge.export.lint.lint import lint_bundle, targets_of
 
     targets = targets_of(manifest)
-    findings = lint_bundle(directory, manifest, targets)
-    for finding in findings:
-        say(f"lint: {finding.line()}")
-    if not findings:
+    by_rule: dict[str, list[Finding]] = defaultdict(list)
+    for finding in lint_bundle(directory, manifest, targets):
+        by_rule[finding.rule].append(finding)
+    for found in by_rule.values():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        say(f"lint: {found[0].line()}{more}")
+    if not by_rule:
         say(f"lint: nothing to find for {', '.join(target.name for target in targets)}")
