@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from leo_edge.commands.drives import QUESTIONS_HELP, add_drive_arguments, source_options
+from leo_edge.commands.drives import QUESTIONS_HELP, ChosenSet, add_drive_arguments, choose, source_options
 from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.runtime.errors import CalibrationError
 
 if TYPE_CHECKING:
     from leo_edge.calib.observe import Observer
-    from leo_edge.replay.queries import Queries, Query
-    from leo_edge.replay.source import FrameSource, PlannedSet
+    from leo_edge.replay.queries import Queries
+    from leo_edge.replay.source import FrameSource
 
 _SAVE_EVERY_S = 30.0
 _RANGES = ("minmax", "percentile", "entropy", "mse")
@@ -47,14 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of the engine (default: its own choice)")
 
 
-@dataclass(frozen=True)
-class ChosenSet:
-    """A frame set to calibrate on, and the questions about it."""
-
-    planned: PlannedSet
-    queries: tuple[Query, ...]
-
-
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from leo_edge.calib.observe import Observer
@@ -80,33 +70,6 @@ def run(args: argparse.Namespace) -> int:
     num_questions = sum(len(one.queries) for one in chosen)
     print(f"{args.out}: {len(observer.statistics)} activations over {len(chosen)} frame sets and {num_questions} questions")
     return 0
-
-
-def choose(source: FrameSource, queries: Queries, frames: int, per_frame: int, seed: int) -> list[ChosenSet]:
-    """Chooses frame sets and questions about them, spread over conditions, drives and kinds.
-
-    Raises:
-        CalibrationError: there are fewer frame sets with questions than asked for.
-    """
-    from leo_edge.calib.sample import Candidate, choose_frames, choose_questions, conditions_of
-    from leo_edge.replay.source import plan_sets
-
-    planned: dict[tuple[str, int], PlannedSet] = {}
-    candidates = []
-    for name in source.drive_names():
-        drive = source.drive(name)
-        for one in plan_sets(drive):
-            if queries.about(one):
-                planned[name, one.number] = one
-                candidates.append(Candidate(name, one.number, conditions_of(drive.description)))
-    asked: Counter[str] = Counter()
-    chosen = []
-    for candidate in choose_frames(candidates, frames, seed):
-        one = planned[candidate.drive, candidate.number]
-        about = list(queries.about(one))
-        numbers = choose_questions([query.kind for query in about], per_frame, asked)
-        chosen.append(ChosenSet(one, tuple(about[i] for i in numbers)))
-    return chosen
 
 
 def _provenance(

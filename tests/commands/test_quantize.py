@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leo_edge.calib.table import read_table
+from leo_edge.calib.table import read_table, write_table
 from leo_edge.cli import main
 from leo_edge.runtime.bundle import open_bundle
 from tests.commands.conftest import Replay
@@ -60,6 +60,30 @@ def test_a_bundle_is_calibrated_quantized_linted_and_answers(
     quantized = json.loads(capsys.readouterr().out)
     assert quantized["answers"]["answered"] == summary["answers"]["answered"]
     assert main(["replay-diff", str(tmp_path / "float"), str(tmp_path / "run"), "--json"]) in (0, 1)
+    capsys.readouterr()
+    frames = ["--nuscenes", calibrate[3], *calibrate[4:6], "--frames", "3", "--per-frame", "2"]
+    code = main(["verify", str(out), str(bundle), *frames, "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert code == (0 if report["passed"] else 1)
+    assert report["num_questions"] == 6
+    assert all(0.98 < stage["cosine"] < 1 for stage in report["stages"])
+    # Random weights: every token is as likely as the other, and small errors grow from stage to stage.
+    assert 0 < report["llm"]["kl"] < 0.05
+    assert 0 < report["together"]["kl"] < 0.5
+
+
+def test_verify_fails_where_a_scale_is_wrong(
+    calibrate: list[str], table: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table with ranges twenty times too small clips everything."""
+    read = read_table(table)
+    for one in read.statistics.values():
+        one.histogram.largest, one.histogram.width = one.histogram.largest / 20, one.histogram.width / 20
+    write_table(table, read)
+    assert main(["quantize", str(bundle), str(table), str(tmp_path / "bad"), "--method", "minmax"]) == 0
+    frames = ["--nuscenes", calibrate[3], *calibrate[4:6], "--frames", "2", "--per-frame", "1"]
+    assert main(["verify", str(tmp_path / "bad"), str(bundle), *frames]) == 1
+    assert "MISS" in capsys.readouterr().out
 
 
 def test_the_same_frames_give_the_same_table(calibrate: list[str], table: Path, tmp_path: Path) -> None:
@@ -131,6 +155,14 @@ class TestBadInput:
     def test_a_table_that_is_there_or_cannot_be(self, calibrate: list[str], table: Path, error_line: CommandLine) -> None:
         assert f"{table} exists: choose another --out, or remove it" in error_line(*calibrate, "--out", table)
         assert "for the table: make it, or give another --out" in error_line(*calibrate, "--out", table / "no" / "t")
+
+    def test_verify(self, bundle: Path, world: Path, questions: list[str], tmp_path: Path, error_line: CommandLine) -> None:
+        out, frames = tmp_path / "w8", ["--nuscenes", world, *questions]
+        assert main(["quantize", str(bundle), "none", str(out), "--method", "minmax", "--activations", "none"]) == 0
+        assert "is quantized: give the float bundle" in error_line("verify", out, tmp_path)
+        assert "a quantized bundle is verified on real frames: give --nuscenes" in error_line("verify", out, bundle)
+        assert "at least 2 are needed" in error_line("verify", out, bundle, *frames, "--frames", "1")
+        assert "was made from bundle None" in error_line("verify", bundle, bundle, *frames, "--frames", "2")
 
     def test_quantize(self, bundle: Path, table: Path, tmp_path: Path, error_line: CommandLine) -> None:
         out = tmp_path / "out"
