@@ -25,6 +25,7 @@ from leo_edge.commands import (
     replay,
     replay_diff,
     run,
+    sensitivity,
     verify,
 )
 from leo_edge.runtime.errors import LeoEdgeError
@@ -46,6 +47,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),
     "calibrate": (calibrate, "observe a float bundle on real questions, for `quantize`"),
     "inspect": (inspect_bundle, "say what is in a bundle, and what it costs"),
+    "sensitivity": (sensitivity, "say what quantizing each layer alone does to the answers"),
     "quantize": (quantize, "turn a float bundle and its calibration table into an INT8 bundle"),
     "lint": (lint, "say what TensorRT would refuse of a bundle, before it is built on the device"),
     "run": (run, "answer questions about camera images"),

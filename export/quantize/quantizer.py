@@ -121,7 +121,7 @@ def _record(
         "kept_float": kept,
         "calibration": None
         if table is None
-        else {key: value for key, value in table.provenance.items() if key != "question_ids"},
+        else {key: value for key, value in table.provenance.items() if key not in ("question_ids", "layers")},
     }
 
 

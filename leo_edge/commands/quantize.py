@@ -7,6 +7,7 @@ from pathlib import Path
 
 from leo_edge.commands.lint import say_findings
 from leo_edge.commands.progress import open_with_progress, say
+from leo_edge.runtime.errors import LeoEdgeError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--range", choices=("minmax", "percentile", "entropy", "mse"), help="of activations (default: the table's)"
     )
     parser.add_argument(
-        "--keep-float", metavar="RULES", help="more layers to keep float: names or patterns, with commas between"
+        "--keep-float", metavar="RULES", help="more layers to keep float: names or patterns, with commas between; or auto"
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="P",
+        help="with --keep-float auto: points of exact match that may be lost (default 0.5)",
     )
 
 
@@ -38,11 +45,15 @@ def run(args: argparse.Namespace) -> int:
     from leo_edge.calib.table import read_table
     from leo_edge.export.quantize.plan import QuantizeOptions
     from leo_edge.export.quantize.quantizer import quantize_bundle
+    from leo_edge.export.quantize.sensitivity import AUTO, resolve_auto
 
     keep = tuple(args.keep_float.split(",")) if args.keep_float else ()
     options = QuantizeOptions(args.weights, args.activations, args.kv, args.method, args.alpha, keep, args.range)
     bundle = open_with_progress(args.bundle)
+    if args.max_drop is not None and AUTO not in keep:
+        raise LeoEdgeError("--max-drop goes with --keep-float auto")
     table = None if args.table == "none" else read_table(Path(args.table))
+    options = resolve_auto(options, table, 0.5 if args.max_drop is None else args.max_drop)
     manifest = quantize_bundle(bundle, table, args.out, options, say)
     say_findings(args.out, manifest)
     before, after = bundle.size_bytes(), sum(spec.size_bytes for spec in manifest.files.values())

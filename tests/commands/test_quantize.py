@@ -18,7 +18,7 @@ from leo_edge.calib.table import read_table, write_table
 from leo_edge.cli import main
 from leo_edge.runtime.bundle import open_bundle
 from tests.commands.conftest import Replay
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, MadeOnce
 
 
 @pytest.fixture(scope="package")
@@ -171,3 +171,22 @@ class TestBadInput:
         table.write_bytes(table.read_bytes()[:5000])
         assert "cannot read calibration table" in error_line("quantize", bundle, table, out)
         assert not out.exists()
+
+
+def test_sensitivity_chooses_what_stays_float(
+    micro_bundles: MadeOnce, calibrate: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, table = str(micro_bundles["plain"]), str(tmp_path / "table")
+    frames = ["--nuscenes", calibrate[3], *calibrate[4:6], "--cameras", "CAM_FRONT", "--frames", "2", "--per-frame", "2"]
+    assert main(["calibrate", bundle, *frames, "--modality-prompts", "0", "--out", table]) == 0
+    picture = tmp_path / "layers.png"
+    assert main(["sensitivity", bundle, table, *frames, "--plot", str(picture)]) == 0
+    assert "llm.layers.0.mlp.down.down" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    layers = read_table(Path(table)).provenance["layers"]
+    assert [one["kl"] for one in layers] == sorted((one["kl"] for one in layers), reverse=True)
+    out = tmp_path / "auto"
+    assert main(["quantize", bundle, table, str(out), "--keep-float", "auto", "--max-drop", "0"]) == 0
+    losing = {one["layer"] for one in layers if (one["drop"] or 0) > 0}
+    kept = open_bundle(out).manifest.provenance["quantized"]["options"]["keep_float"]
+    assert set(kept) == losing
