@@ -84,16 +84,16 @@ def torch_llm(checkpoint: Checkpoint, bundle: Bundle) -> FlatLlm:
 
 def with_modelopt(module: FlatLlm, sequences: list[Forced], bundle: Bundle) -> FlatLlm:
     """Quantizes a copy of the module with nvidia-modelopt."""
-    import copy
-
     import modelopt.torch.quantization as mtq
 
-    config = copy.deepcopy(mtq.INT8_SMOOTHQUANT_CFG)
-    kept = {pattern: {"enable": False} for pattern in _KEPT}
-    if isinstance(config["quant_cfg"], dict):
-        config["quant_cfg"] |= kept
-    else:
-        config["quant_cfg"] = [*config["quant_cfg"], *({"quantizer_name": name, "enable": False} for name in _KEPT)]
+    # INT8_SMOOTHQUANT_CFG without its list of names to leave out, which would leave out our gate projections.
+    quantizers = [
+        one
+        for one in mtq.INT8_SMOOTHQUANT_CFG["quant_cfg"]
+        if one.get("cfg") or one == {"quantizer_name": "*", "enable": False}
+    ]
+    kept = [{"quantizer_name": name, "enable": False} for name in _KEPT]
+    config = {"quant_cfg": [*quantizers, *kept], "algorithm": "smoothquant"}
 
     def calibrate(model: torch.nn.Module) -> None:
         for sequence in sequences:

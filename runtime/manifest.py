@@ -150,6 +150,11 @@ class BundleManifest:
         if absent:
             raise ValueError(f"no graph named {', '.join(absent)}")
 
+    @property
+    def quantized(self) -> bool:
+        """Whether graphs hold INT8, as their provenance says."""
+        return "quantized" in self.provenance
+
     def to_json(self) -> str:
         """Returns the text of bundle.json."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"

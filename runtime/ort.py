@@ -39,8 +39,13 @@ def describe_backend() -> str:
 class OrtSession:
     """A graph in onnxruntime on the CPU."""
 
-    def __init__(self, path: Path, spec: GraphSpec, *, threads: int = 0, model: bytes | None = None) -> None:
+    def __init__(
+        self, path: Path, spec: GraphSpec, *, threads: int = 0, int8: bool = False, model: bytes | None = None
+    ) -> None:
         """Loads the graph; `threads` 0 leaves the number to onnxruntime. `model` is run in place of the file, with its weights.
+
+        `int8` says that the graph is quantized: onnxruntime must not make a Gemm of a product and a residual sum before it
+        finds the product's Q/DQ, which it then computes in float.
 
         Raises:
             BackendError: onnxruntime refuses the graph.
@@ -57,7 +62,12 @@ class OrtSession:
         if model is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         try:
-            self.session = ort.InferenceSession(model or str(path), options, providers=["CPUExecutionProvider"])
+            self.session = ort.InferenceSession(
+                model or str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["MatMulAddFusion"] if int8 else None,
+            )
         except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class but Exception
             raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}") from None
         self._check_ports(path, spec)
@@ -217,7 +227,7 @@ def open_decoder(
     """
     manifest = bundle.manifest
     spec = manifest.graphs["llm"]
-    session = OrtSession(bundle.path(spec.file), spec, threads=threads, model=model)
+    session = OrtSession(bundle.path(spec.file), spec, threads=threads, int8=manifest.quantized, model=model)
     # INT8 in a bundle whose cache is quantized, else the float type.
     dtype = np.dtype(next(port.dtype for port in spec.inputs if port.name.startswith("past_")))
     kind = PrefixDecoder if manifest.decoder.cache == "prefix" else ScatterDecoder

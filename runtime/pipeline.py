@@ -250,7 +250,7 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
     if table.shape != wanted:
         raise BundleError(f"{manifest.embedding} is {table.shape}, expected {wanted}: export the bundle again")
     sessions: dict[str, Session] = {
-        name: ort.OrtSession(opened.path(spec.file), spec, threads=threads)
+        name: ort.OrtSession(opened.path(spec.file), spec, threads=threads, int8=manifest.quantized)
         for name, spec in manifest.graphs.items()
         if name != "llm"
     }

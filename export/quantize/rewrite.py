@@ -48,6 +48,7 @@ class _Rewriter:
     def __init__(self, model: ir.Model, plan: GraphPlan) -> None:
         self._graph, self._plan = model.graph, plan
         self._source = model.clone()  # keeps the float constants readable while the graph changes
+        self._products: dict[str, ir.Node] = {}  # by weight
         # Shapes and the like are in the graph's own file, and stay there: engines look at them when they load it.
         weights = [name for name, value in model.graph.initializers.items() if isinstance(value.const_value, ir.ExternalTensor)]
         self.arrays: Arrays = {name: partial(self._scaled, name) for name in weights}
@@ -60,15 +61,13 @@ class _Rewriter:
                 self._quantize_weight(layer.weight, kind, _WEIGHT_AXIS[layer.kind])
 
     def activations(self) -> None:
-        """Puts Q/DQ before the products that read a quantized activation."""
+        """Puts Q/DQ before the products that read a quantized activation, a pair for each: onnxruntime fuses no shared one."""
         values = self._values()
-        readers = {(layer.input, layer.weight) for layer in self._plan.layers if layer.weight in self._plan.weights}
-        for name, scale in self._plan.activations.items():
-            value = values[name]
-            dequantized = self._quantize_dequantize(value, name, scale)
-            for node in list(value.consumers()):
-                if node.op_type in _WEIGHT_AXIS and self._weight_behind(node, name, readers):
-                    node.replace_input_with(0, dequantized)
+        for layer in self._plan.layers:
+            if self._plan.weights.get(layer.weight) == "int8" and layer.input in self._plan.activations:
+                name = f"{layer.weight.split('.weight')[0]}.input"
+                dequantized = self._quantize_dequantize(values[layer.input], name, self._plan.activations[layer.input])
+                self._products[layer.weight].replace_input_with(0, dequantized)
 
     def cache(self) -> None:
         """Keeps the cache in INT8: what comes in is dequantized, what goes out quantized. Every head's range is [-1, 1]."""
@@ -109,6 +108,7 @@ class _Rewriter:
         node = ir.node("DequantizeLinear", [integers, scales], attributes, name=f"{name}.dequantize")
         node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = f"{name}.float", ir.TensorType(dtype), old.shape
         self._graph.append(node)
+        (self._products[name],) = old.consumers()
         ir.convenience.replace_all_uses_with(old, node.outputs[0])
         del self._graph.initializers[name], self.arrays[name]
         float_type = _FLOATS[dtype]
@@ -131,13 +131,6 @@ class _Rewriter:
         quantize.outputs[0].shape = dequantize.outputs[0].shape = value.shape
         self._graph.extend([quantize, dequantize])
         return dequantize.outputs[0]
-
-    def _weight_behind(self, node: ir.Node, name: str, readers: set[tuple[str, str]]) -> bool:
-        """Whether a product reads the activation and a weight that is quantized."""
-        before = None if node.inputs[1] is None else node.inputs[1].producer()
-        if before is None or before.op_type != "DequantizeLinear" or before.inputs[0] is None:
-            return False
-        return (name, str(before.inputs[0].name).rpartition(".")[0]) in readers
 
     def _values(self) -> dict[str, ir.Value]:
         return {str(value.name): value for node in self._graph for value in node.outputs} | {
