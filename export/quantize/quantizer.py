@@ -24,7 +24,6 @@ from leo_edge.runtime.manifest import MANIFEST_NAME, BundleManifest, FileSpec, G
 from leo_edge.runtime.new_directory import new_directory
 
 CALIBRATION = "calibration.json"
-_FLOAT_STAGES = ("fuse", "router")
 
 
 def quantize_bundle(
@@ -49,23 +48,10 @@ def quantize_bundle(
     models = {name: ir.load(bundle.path(spec.file)) for name, spec in bundle.manifest.graphs.items()}
     if any(node.op_type == "DequantizeLinear" for model in models.values() for node in model.graph):
         raise CalibrationError(f"{bundle.directory} is quantized already: quantize the float bundle that it was made from")
-    plans = _plans(bundle, models, table, options, say)
+    plans = {name: plan_graph(name, model, options, table, bundle.manifest.decoder, say) for name, model in models.items()}
+    check_patterns(options.keep_float, all_layers(plans.values()))
     with new_directory(directory, BundleError) as target:
         return _write(bundle, models, plans, table, options, target)
-
-
-def _plans(
-    bundle: Bundle,
-    models: Mapping[str, ir.Model],
-    table: CalibrationTable | None,
-    options: QuantizeOptions,
-    say: Callable[[str], None],
-) -> dict[str, GraphPlan]:
-    """Plans the graphs that are quantized, behind a progress bar where scales are searched."""
-    names = [name for name in models if name not in _FLOAT_STAGES]
-    plans = {name: plan_graph(name, models[name], options, table, bundle.manifest.decoder, say) for name in names}
-    check_patterns(options.keep_float, all_layers(plans.values()))
-    return plans
 
 
 def _write(
@@ -78,21 +64,22 @@ def _write(
 ) -> BundleManifest:
     manifest = bundle.manifest
     graphs, files = dict(manifest.graphs), dict[str, FileSpec]()
-    total = sum(manifest.files[str(manifest.graphs[name].data)].size_bytes for name in plans)
+    changed = {name: plan for name, plan in plans.items() if plan.weights}
+    total = sum(manifest.files[str(manifest.graphs[name].data)].size_bytes for name in changed)
     with tqdm(total=total, unit="B", unit_scale=True, desc="weights", disable=None) as bar:
-        for name, plan in plans.items():
+        for name, plan in changed.items():
             files |= write_model(models[name], rewrite(models[name], plan), directory, name, bar.update)
             graphs[name] = _graph_spec(manifest.graphs[name], plan)
     for name in manifest.files:
         if name not in files and name not in (CALIBRATION, MANIFEST_NAME):
             shutil.copyfile(bundle.path(name), directory / name)
             files[name] = manifest.files[name]
-    for name in plans:
+    for name in changed:
         onnx.checker.check_model(str(directory / f"{name}.onnx"), full_check=False)
     record = _record(bundle, plans, table, options)
     (directory / CALIBRATION).write_text(json.dumps(record | {"activations": _activations(plans)}, indent=1) + "\n")
     files[CALIBRATION] = file_spec(directory / CALIBRATION)
-    opset = max(manifest.opset, *(models[name].opset_imports[""] for name in plans))
+    opset = max(manifest.opset, *(models[name].opset_imports[""] for name in models))
     quantized = replace(
         manifest, graphs=graphs, files=files, opset=opset, provenance={**manifest.provenance, "quantized": record}
     )
@@ -133,4 +120,5 @@ def _activations(plans: Mapping[str, GraphPlan]) -> dict[str, Any]:
             for value, scale in plan.activations.items()
         }
         for name, plan in plans.items()
+        if plan.activations
     }

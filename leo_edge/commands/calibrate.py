@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.per_frame < 1:
         raise CalibrationError(f"--per-frame must be at least 1, got {args.per_frame}")
+    if args.modality_prompts < 0:
+        raise CalibrationError(f"--modality-prompts must be 0 or more, got {args.modality_prompts}")
     if args.out.exists():
         raise CalibrationError(f"{args.out} exists: choose another --out, or remove it")
     if not args.out.parent.is_dir():

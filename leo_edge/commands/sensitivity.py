@@ -6,14 +6,18 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leo_edge.commands.drives import QUESTIONS_HELP, add_drive_arguments, choose, source_options
 from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.runtime.errors import LeoEdgeError
 
 if TYPE_CHECKING:
+    from leo_edge.calib.probe import Probe
+    from leo_edge.calib.table import CalibrationTable
+    from leo_edge.export.quantize.plan import QuantizeOptions
     from leo_edge.export.quantize.sensitivity import LayerEffect
+    from leo_edge.runtime.pipeline import Pipeline
 
 _PLOTTED = 40
 
@@ -62,13 +66,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(*arguments: Any) -> list[LayerEffect]:
+def _measure(
+    pipeline: Pipeline, table: CalibrationTable, probes: list[Probe], options: QuantizeOptions, threads: int
+) -> list[LayerEffect]:
     """Measures every layer behind a progress bar."""
     from tqdm import tqdm
 
     from leo_edge.export.quantize.sensitivity import layer_effects
 
-    pipeline, table, probes, options, threads = arguments
     effects = []
     with tqdm(unit="layer", disable=None) as bar:
         for total, effect in layer_effects(pipeline, table, probes, options, threads=threads):
@@ -100,7 +105,8 @@ def _plot(effects: Sequence[LayerEffect], path: Path) -> None:
     colours = ["#cf222e" if one.effect.answers_equal < 1 else "#0969da" for one in reversed(effects)]
     axes.barh(names, [max(one.effect.kl, 1e-12) for one in reversed(effects)], color=colours)
     axes.set_xscale("log")
-    axes.set_xlabel("divergence of the next token when this layer alone is quantized, nats (red: an answer changes)")
+    axes.set_xlabel("KL of the next token with this layer alone quantized, nats", fontsize=8)
+    axes.set_title("red: an answer changes", fontsize=8)
     axes.tick_params(axis="y", labelsize=7)
     axes.margins(y=0.01)
     figure.savefig(path, dpi=120)

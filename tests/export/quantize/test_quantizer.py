@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from leo_edge.calib.layers import RULES, layers_of, rule_for, smooth_groups
+from leo_edge.calib.modality import divergence
 from leo_edge.calib.observe import Forced, llm_inputs, teacher_forced
 from leo_edge.calib.table import CalibrationTable
 from leo_edge.export.lint.lint import lint_bundle, targets_of
@@ -106,7 +109,7 @@ def test_integers_are_where_the_rules_want_them(float_bundle: Bundle, table: Cal
         floats = {layer.name for layer in layers_of(name, model_of(bundle, name))}
         assert floats == {layer.name for layer in before if rule_for(layer) is not None}
     record = bundle.manifest.provenance["quantized"]
-    assert {"router", "lora", "head", "patch"} == set(record["kept_float"]) <= {rule.name for rule in RULES}
+    assert set(record["kept_float"]) == {rule.name for rule in RULES}
     assert record["from_bundle"] == float_bundle.id
     calibration = json.loads((out / "calibration.json").read_text())
     assert set(calibration["activations"]["llm"]) == {
@@ -178,6 +181,41 @@ def test_groups_are_those_of_the_paper(float_bundle: Bundle) -> None:
     down = next(group for group in groups if any("mlp.down.down" in name for name in group.consumers))
     assert down.producers == ("llm.layers.0.mlp.up.weight.transpose",)
     assert {name.split(".")[-3] for name in down.consumers} == {"router_in", "lora_a", "down"}
+
+
+def test_modalities_weigh_what_reaches_the_answer(float_bundle: Bundle, table: CalibrationTable) -> None:
+    """Behind the last attention only the last token goes on to the logits, which is text: visual errors there do nothing."""
+    groups = smooth_groups("llm", model_of(float_bundle, "llm"), float_bundle.manifest.decoder)
+    found = {group.consumers[0].split(".weight")[0]: table.of("llm", group.input).sensitivity for group in groups}
+    last = float_bundle.manifest.decoder.num_layers - 1
+    for layer, sensitivity in found.items():
+        assert sensitivity is not None
+        visual, text = sensitivity
+        assert text > 0
+        after_attention = layer.startswith(f"llm.layers.{last}.") and not layer.endswith("attention.q")
+        assert visual == pytest.approx(0, abs=1e-9 * text) if after_attention else visual > 0
+
+
+def test_divergence_is_that_of_scipy() -> None:
+    wanted, got = np.random.default_rng(4).standard_normal((2, 50)) * 3
+    assert divergence(wanted, got) == pytest.approx(float(entropy(softmax(wanted), softmax(got))), rel=1e-9)
+    assert divergence(wanted, wanted + 5) == pytest.approx(0, abs=1e-12)
+
+
+def test_onnxruntime_fuses_every_quantized_product(float_bundle: Bundle, table: CalibrationTable, out: Path) -> None:
+    """Beside their Q/DQ, products must not be made Gemm first, as `OrtSession` sees to it."""
+    import onnx
+    import onnxruntime as ort
+
+    quantized(float_bundle, table, out)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(out / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(str(out / "llm.onnx"), options, disabled_optimizers=["MatMulAddFusion"])
+    operators = [node.op_type for node in onnx.load(out / "optimized.onnx").graph.node]
+    wanted = sum(rule_for(layer) is None for layer in layers_of("llm", model_of(float_bundle, "llm")))
+    assert operators.count("MatMulIntegerToFloat") == wanted
+    assert "DequantizeLinear" not in operators
 
 
 class TestRefused:
