@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from leo_edge.calib.histogram import LEVELS, scale_of
@@ -226,11 +229,19 @@ def _weight_of(plan: GraphPlan, layer: str) -> str:
     return next(one.weight for one in plan.layers if one.name == layer)
 
 
-def float_array(model: ir.Model, name: str) -> Matrix:
-    """Reads an initializer in float32."""
+def read_array(model: ir.Model, name: str) -> npt.NDArray[Any]:
+    """Reads an initializer into memory of its own: a mapped file would stay in memory as long as the graph does."""
     tensor = model.graph.initializers[name].const_value
     assert tensor is not None
-    return np.asarray(tensor.numpy()).astype(np.float32)
+    if not isinstance(tensor, ir.ExternalTensor):
+        return np.asarray(tensor.numpy())
+    dtype, shape = tensor.dtype.numpy(), tuple(int(dim) for dim in tensor.shape)  # type: ignore[arg-type]
+    return np.fromfile(tensor.path, dtype, math.prod(shape), offset=tensor.offset or 0).reshape(shape)
+
+
+def float_array(model: ir.Model, name: str) -> Matrix:
+    """Reads an initializer in float32."""
+    return read_array(model, name).astype(np.float32)
 
 
 def kept_by_rule(plans: Mapping[str, GraphPlan]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from leo_edge.calib.histogram import LEVELS
-from leo_edge.export.quantize.plan import GraphPlan, float_array
+from leo_edge.export.quantize.plan import GraphPlan, float_array, read_array
 from leo_edge.export.quantize.weights import INT4_BLOCK, quantize_blocks, quantize_channels
 from leo_edge.runtime.errors import CheckpointError
 
@@ -156,11 +156,10 @@ class _Rewriter:
 
     def _scaled(self, name: str) -> npt.NDArray[Any]:
         """Makes a constant that stays in its type."""
-        tensor = self._source.graph.initializers[name].const_value
-        assert tensor is not None
+        array = read_array(self._source, name)
         if name not in self._plan.rows and name not in self._plan.columns:
-            return np.asarray(tensor.numpy())
-        made = self._factored(name).astype(tensor.numpy().dtype)
+            return array
+        made = self._factored(name).astype(array.dtype)
         if not np.isfinite(made).all():
             raise CheckpointError(f"{name} no longer fits {made.dtype} when it is smoothed: quantize with --method minmax")
         return made
