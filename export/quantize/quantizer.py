@@ -64,7 +64,7 @@ def _write(
 ) -> BundleManifest:
     manifest = bundle.manifest
     graphs, files = dict(manifest.graphs), dict[str, FileSpec]()
-    changed = {name: plan for name, plan in plans.items() if plan.weights}
+    changed = {name: plan for name, plan in plans.items() if plan.weights or plan.cache}
     total = sum(manifest.files[str(manifest.graphs[name].data)].size_bytes for name in changed)
     with tqdm(total=total, unit="B", unit_scale=True, desc="weights", disable=None) as bar:
         for name, plan in changed.items():
