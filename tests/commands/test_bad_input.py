@@ -288,7 +288,7 @@ class TestUsage:
             (("run", "b", "--question", "?"), "one of the arguments --images --nuscenes is required (see leo-edge run -h)"),
             (("run", "b", "--question", "?", "--images"), "argument --images: expected at least one argument"),
             (("run", "b", "--images", "A=b"), "the following arguments are required: --question"),
-            (("verify", "b"), "the following arguments are required: CHECKPOINT (see leo-edge verify -h)"),
+            (("verify", "b"), "the following arguments are required: REFERENCE (see leo-edge verify -h)"),
         ],
     )
     def test_wrong_use(self, error_line: CommandLine, arguments: tuple[str, ...], expected: str) -> None:

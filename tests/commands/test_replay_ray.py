@@ -71,6 +71,7 @@ def test_a_worker_that_is_killed_changes_nothing(replay: Replay, tmp_path: Path)
     assert spread["scores"] == here["scores"]
 
 
+@pytest.mark.slow
 def test_a_drive_that_costs_every_worker_is_an_error_and_what_was_done_is_kept(
     error_line: CommandLine, replay: Replay, bundle: Path, world: Path, few_questions: Path, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_drive_that_costs_every_worker_is_an_error_and_what_was_done_is_kept(
     assert files(tmp_path / "spread") == files(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_goes_on_with_a_run_that_was_begun_here(replay: Replay, tmp_path: Path) -> None:
     replay(tmp_path / "here")
     replay(tmp_path / "spread")
