@@ -15,7 +15,7 @@ from scipy.stats import entropy
 
 from leo_edge.calib.layers import RULES, layers_of, rule_for, smooth_groups
 from leo_edge.calib.modality import divergence
-from leo_edge.calib.observe import Forced, llm_inputs, teacher_forced
+from leo_edge.calib.observe import Forced, Observer, llm_inputs, teacher_forced
 from leo_edge.calib.table import CalibrationTable
 from leo_edge.export.lint.lint import lint_bundle, targets_of
 from leo_edge.export.quantize.plan import GraphPlan, QuantizeOptions, plan_graph
@@ -169,6 +169,20 @@ def test_weights_alone_need_no_table(float_bundle: Bundle, sequence: Forced, out
     assert cosine(logits(bundle, sequence), logits(float_bundle, sequence)) > 0.999
     with pytest.raises(CalibrationError, match="a calibration table is needed for this: only --method minmax"):
         quantized(float_bundle, None, out.with_name("b"), method="minmax")
+
+
+def test_float16_and_opset_24(micro_bundles: MadeOnce, out: Path) -> None:
+    """Scales take the graph's type, which a strongly typed network wants, and integers those scales."""
+    bundle = open_bundle(micro_bundles["fused"])
+    observer = Observer(bundle, max_new_tokens=2)
+    observer.observe(random_frames(1, 1), QUESTIONS[:1], 0)
+    table = CalibrationTable(observer.statistics, {"bundle": bundle.id, "range": "minmax"})
+    int8 = quantized(bundle, table, out)
+    assert lint_bundle(out, int8.manifest, targets_of(int8.manifest)) == []
+    scales = [value for value in model_of(int8, "llm").graph.initializers.values() if str(value.name).endswith("scale")]
+    assert {value.dtype for value in scales} == {ir.DataType.FLOAT16}
+    mine, exact = (open_pipeline(one).encode(random_frames(2, 1)).cameras[0].by_expert["vit"] for one in (int8, bundle))
+    assert 0.99 < cosine(mine, exact) < 1
 
 
 def test_groups_are_those_of_the_paper(float_bundle: Bundle) -> None:
