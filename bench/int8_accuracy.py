@@ -5,8 +5,8 @@ exact match beside float with McNemar's exact test, the share of equal answers, 
 
 `--outliers F` first gives the float model what large language models have and a tiny one lacks: a few channels of every
 activation that can be smoothed become F times larger, and the weights that read them as much smaller. The float model is the
-same function, which is checked; its activations are those that per-tensor INT8 was found to fail on (T. Dettmers et al.,
-LLM.int8(), arXiv 2208.07339).
+same function, as its exact match shows; its activations are those that per-tensor INT8 was found to fail on (T. Dettmers et
+al., LLM.int8(), arXiv 2208.07339).
 """
 
 from __future__ import annotations

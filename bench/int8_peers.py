@@ -83,7 +83,7 @@ def torch_llm(checkpoint: Checkpoint, bundle: Bundle) -> FlatLlm:
 
 
 def with_modelopt(module: FlatLlm, sequences: list[Forced], bundle: Bundle) -> FlatLlm:
-    """Quantizes a copy of the module with nvidia-modelopt."""
+    """Quantizes the module with nvidia-modelopt, in place."""
     import modelopt.torch.quantization as mtq
 
     # INT8_SMOOTHQUANT_CFG without its list of names to leave out, which would leave out our gate projections.

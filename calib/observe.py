@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +13,13 @@ import onnx_ir as ir
 from leo_edge.calib.layers import layers_of, rule_for
 from leo_edge.calib.statistics import Statistics
 from leo_edge.calib.table import Key
-from leo_edge.runtime.backend import Array, FloatArray
+from leo_edge.runtime.backend import Array, FloatArray, Session
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import CalibrationError
 from leo_edge.runtime.frames import FrameSet
 from leo_edge.runtime.manifest import DecoderManifest, TensorSpec
 from leo_edge.runtime.ort import OrtSession
 from leo_edge.runtime.pipeline import AskOptions, Pipeline, open_pipeline
-from leo_edge.runtime.tiles import TileBatch
 from leo_edge.runtime.tokens import VisualTokens
 
 _NUMPY_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
@@ -103,11 +103,11 @@ class Observer:
         Raises:
             CalibrationError: an activation is not finite.
         """
-        batch = TileBatch.from_frames(frame_set, self.pipeline.bundle.manifest.tiling)
-        for expert in self._experts:
-            for tile in batch.tiles:
-                self._keep(expert, expert.session.run({"tiles": tile[None]}), None, number)
-        tokens = self.pipeline.encode(frame_set)
+        watched: dict[str, Session] = {
+            expert.name: _Watched(expert.session, partial(self._keep, expert, is_visual=None, number=number))
+            for expert in self._experts
+        }
+        tokens = replace(self.pipeline, sessions={**self.pipeline.sessions, **watched}).encode(frame_set)
         for question in questions:
             sequence = teacher_forced(self.pipeline, tokens, question, self._options)
             outputs = self._llm.session.run(
@@ -134,6 +134,20 @@ class Observer:
                 raise CalibrationError(
                     f"{tensor} of graph {graph.name} has {error}: the bundle computes no numbers here, verify it"
                 ) from error
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A session whose outputs somebody looks at."""
+
+    session: OrtSession
+    look: Callable[[Mapping[str, Array]], None]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Session`."""
+        outputs = self.session.run(inputs)
+        self.look(outputs)
+        return outputs
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from leo_edge.calib.modality import divergence
 from leo_edge.calib.observe import Forced, teacher_forced
+from leo_edge.runtime.backend import Array
 from leo_edge.runtime.frames import FrameSet
 from leo_edge.runtime.pipeline import AskOptions, Pipeline
 from leo_edge.runtime.tokens import VisualTokens
@@ -75,16 +76,7 @@ def effect_on(pipeline: Pipeline, probes: Iterable[Probe], *, encode: bool = Tru
     for probe in probes:
         tokens = pipeline.encode(probe.frames) if encode else probe.tokens
         for asked in probe.asked:
-            prepared = pipeline.prepare(tokens, asked.question, OPTIONS.max_new_tokens)
-            said = asked.sequence.embeds[asked.sequence.prompt_len :]
-            sequence = Forced(
-                np.concatenate([prepared.embeds, said]),
-                asked.sequence.is_visual,
-                prepared.routing,
-                asked.sequence.prompt_len,
-                asked.sequence.answer_ids,
-            )
-            got = forced_logits(pipeline, sequence)
+            got = forced_logits(pipeline, _about(pipeline, tokens, asked) if encode else asked.sequence)
             kls += [divergence(wanted, one) for wanted, one in zip(asked.logits.astype(float), got.astype(float), strict=True)]
             same = got.argmax(axis=1) == asked.logits.argmax(axis=1)
             equal += same.tolist()
@@ -95,3 +87,16 @@ def effect_on(pipeline: Pipeline, probes: Iterable[Probe], *, encode: bool = Tru
                 after.append(text.strip() == asked.truth.strip())
     drop = 100 * (float(np.mean(before)) - float(np.mean(after))) if before else None
     return Effect(float(np.mean(kls)), float(np.mean(equal)), float(np.mean(answers)), drop)
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Returns the cosine of two arrays taken as vectors."""
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    return float(x @ y / max(np.sqrt((x @ x) * (y @ y)), 1e-30))
+
+
+def _about(pipeline: Pipeline, tokens: VisualTokens, asked: Asked) -> Forced:
+    """Returns the question's prompt over other visual tokens, with the float model's answer behind it."""
+    prepared = pipeline.prepare(tokens, asked.question, OPTIONS.max_new_tokens)
+    said = asked.sequence.embeds[asked.sequence.prompt_len :]
+    return replace(asked.sequence, embeds=np.concatenate([prepared.embeds, said]), routing=prepared.routing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.numpy import save_file
 from leo_edge.calib.histogram import NUM_BINS, Histogram
 from leo_edge.calib.statistics import RowSample, Statistics
 from leo_edge.runtime.errors import CalibrationError
+from leo_edge.runtime.whole_file import whole_file
 
 FORMAT = 1
 Key = tuple[str, str]  # graph, activation
@@ -65,13 +65,9 @@ def write_table(path: Path, table: CalibrationTable) -> None:
         values = (one.histogram.counts, one.channels, one.visual.rows, one.visual.keys, one.text.rows, one.text.keys)
         arrays |= {f"{i}.{suffix}": np.ascontiguousarray(value) for suffix, value in zip(_SUFFIXES, values, strict=True)}
     head = {"format": FORMAT, "provenance": table.provenance, "entries": entries}
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+    with whole_file(path) as temporary:
         save_file(arrays, temporary, metadata={_HEAD: json.dumps(head)})
         temporary.chmod(0o644)  # safetensors writes files that only their owner can read
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_table(path: Path) -> CalibrationTable:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from leo_edge.calib.probe import cosine
 from leo_edge.export.checkpoint import Checkpoint
 from leo_edge.export.config import parse_config
 from leo_edge.export.exporter import ignored_tensors, with_max_tiles
@@ -214,7 +215,7 @@ class _Judge:
         limit, min_cosine = self._limits
         relative = error / max(1.0, float(np.abs(wanted).max()))
         relative = relative if np.isfinite(got).all() else float("inf")
-        return Comparison(name, error, relative, _cosine(got, wanted), _cosine(got, control), limit, min_cosine)
+        return Comparison(name, error, relative, cosine(got, wanted), cosine(got, control), limit, min_cosine)
 
 
 def _same_embedding(pipeline: Pipeline, table: Tensor) -> bool:
@@ -264,9 +265,3 @@ def _llm_logits(
 def _tensor(array: Array) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _cosine(a: Array, b: Array) -> float:
-    """Returns the cosine of two arrays taken as vectors."""
-    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    return float(x @ y / max(np.sqrt((x @ x) * (y @ y)), 1e-30))

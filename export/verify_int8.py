@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leo_edge.calib.probe import Effect, Probe, effect_on, make_probe
-from leo_edge.runtime.backend import Array
+from leo_edge.calib.probe import Effect, Probe, cosine, effect_on, make_probe
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import CalibrationError
 from leo_edge.runtime.frames import FrameSet
@@ -89,12 +88,7 @@ def _stages(pipeline: Pipeline, probes: Sequence[Probe]) -> tuple[StageCosine, .
         tokens, other = pipeline.encode(probe.frames), probes[i - 1].tokens
         for mine, wanted, wrong in zip(tokens.cameras, probe.tokens.cameras, other.cameras, strict=False):
             for name in experts:
-                cosines[name].append(_cosine(mine.by_expert[name], wanted.by_expert[name]))
+                cosines[name].append(cosine(mine.by_expert[name], wanted.by_expert[name]))
                 if wrong.by_expert[name].shape == wanted.by_expert[name].shape:
-                    controls[name].append(_cosine(wrong.by_expert[name], wanted.by_expert[name]))
+                    controls[name].append(cosine(wrong.by_expert[name], wanted.by_expert[name]))
     return tuple(StageCosine(f"vision.{name}", min(cosines[name]), float(np.mean(controls[name]))) for name in experts)
-
-
-def _cosine(a: Array, b: Array) -> float:
-    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    return float(x @ y / max(np.sqrt((x @ x) * (y @ y)), 1e-30))

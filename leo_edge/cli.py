@@ -44,7 +44,7 @@ class Command(Protocol):
 COMMANDS: dict[str, tuple[Command, str]] = {
     "checkpoint": (checkpoint, "write a checkpoint with random weights"),
     "export": (export, "turn a checkpoint into a bundle"),
-    "verify": (verify, "compare a bundle with its checkpoint, stage by stage"),
+    "verify": (verify, "compare a bundle with its checkpoint, or a quantized one with its float bundle"),
     "calibrate": (calibrate, "observe a float bundle on real questions, for `quantize`"),
     "inspect": (inspect_bundle, "say what is in a bundle, and what it costs"),
     "sensitivity": (sensitivity, "say what quantizing each layer alone does to the answers"),

@@ -12,8 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from leo_edge.replay.whole_file import write_whole
 from leo_edge.runtime.errors import DatasetError
+from leo_edge.runtime.whole_file import write_whole
 
 _MEND = "mend the entry, or get the set again"
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
-from PIL import Image
 
 from leo_edge.replay.run_files import Json, Run
 from leo_edge.replay.score import is_correct
+from leo_edge.replay.small_jpeg import small_jpeg
 from leo_edge.replay.source import FrameSource, PlannedSet, plan_sets
-from leo_edge.replay.whole_file import write_whole
 from leo_edge.runtime.bundle import Bundle
+from leo_edge.runtime.frames import RgbImage
+from leo_edge.runtime.whole_file import write_whole
 
 MOST_SETS = 50
 """How many frame sets are shown with their images: the page stays under 15 MB."""
@@ -137,14 +136,13 @@ def _by_drive(lines: Sequence[Json], chosen: Sequence[Json]) -> dict[str, list[J
 
 
 def _shown(run: Run, chosen: Sequence[Json], source: FrameSource) -> list[ShownSet]:
-    answers: dict[tuple[str, int], list[Json]] = defaultdict(list)
-    for line in run.answers:
-        answers[line["drive"], line["stamp_ns"]].append(line)
+    answers = run.answers_by_set()
     shown = []
     for name, lines in _by_drive(chosen, chosen).items():
         planned = {one.number: one for one in plan_sets(source.drive(name))}
         shown += [
-            ShownSet(name, line, _cameras(planned[line["set"]]), tuple(answers[name, line["stamp_ns"]])) for line in lines
+            ShownSet(name, line, _cameras(planned[line["set"]]), tuple(answers.get((name, line["stamp_ns"]), [])))
+            for line in lines
         ]
     return shown
 
@@ -161,10 +159,7 @@ def _cameras(planned: PlannedSet) -> tuple[ShownCamera, ...]:
     return tuple(cameras)
 
 
-def _data_url(image: Any) -> str:
+def _data_url(image: RgbImage) -> str:
     """Returns a small JPEG of an image, as a URL that holds it."""
-    picture = Image.fromarray(image)
-    picture.thumbnail(_CAMERA_PX, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    jpeg, _ = small_jpeg(image, _CAMERA_PX, _JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

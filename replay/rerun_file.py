@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import re
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -16,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
-from PIL import Image
 
-from leo_edge.replay.run_files import Json, Run
+from leo_edge.replay.run_files import AnswersBySet, Json, Run
 from leo_edge.replay.score import is_correct
+from leo_edge.replay.small_jpeg import small_jpeg
 from leo_edge.replay.source import Box, Drive, FrameSource, PlannedSet, plan_sets
 from leo_edge.runtime.frames import CameraFrame
+from leo_edge.runtime.whole_file import whole_file
 
 _CAMERA_PX = 800  # of an image's longer side
 _JPEG_QUALITY = 85
@@ -43,21 +40,16 @@ def write_rerun(path: Path, run: Run, source: FrameSource) -> None:
         OSError: it cannot be written.
     """
     rr.set_strict_mode(True)  # a mistake is an exception, not a warning
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    temporary.touch()  # what cannot be written is Python's own OSError
-    try:
+    with whole_file(path) as temporary:
+        temporary.touch()  # what cannot be written is Python's own OSError
         recording = rr.RecordingStream("leo_edge")
         recording.save(temporary, default_blueprint=_blueprint(_channels(run, source)))
         recording.log("ego", rr.ViewCoordinates.FLU, static=True)
-        start_ns = 0
+        start_ns, answers = 0, run.answers_by_set()
         for name, lines in groupby(run.sets, key=lambda line: str(line["drive"])):
-            start_ns = _log_drive(recording, source.drive(name), list(lines), run, start_ns) + _GAP_NS
+            start_ns = _log_drive(recording, source.drive(name), list(lines), answers, start_ns) + _GAP_NS
         recording.flush()
         recording.disconnect()
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):  # it is gone
-            temporary.unlink()
 
 
 def _channels(run: Run, source: FrameSource) -> list[str]:
@@ -80,12 +72,8 @@ def _blueprint(channels: Sequence[str]) -> rrb.Blueprint:
     )
 
 
-def _log_drive(recording: rr.RecordingStream, drive: Drive, lines: Sequence[Json], run: Run, start_ns: int) -> int:
+def _log_drive(recording: rr.RecordingStream, drive: Drive, lines: Sequence[Json], answers: AnswersBySet, start_ns: int) -> int:
     """Logs a drive from `start_ns` of the timeline `replay` on; returns when it ends there."""
-    answers: dict[int, list[Json]] = defaultdict(list)
-    for answer in run.answers:
-        if answer["drive"] == drive.name:
-            answers[answer["stamp_ns"]].append(answer)
     planned = {one.number: one for one in plan_sets(drive)}
     log = partial(recording.log, strict=True)
     for i, line in enumerate(lines):
@@ -100,7 +88,7 @@ def _log_drive(recording: rr.RecordingStream, drive: Drive, lines: Sequence[Json
             text = f"set {line['set']} dropped, {line['unanswered']} questions unanswered"
             log("log", rr.TextLog(text, level=rr.TextLogLevel.WARN))
         else:
-            _log_set(log, drive, planned[line["set"]], line, answers[line["stamp_ns"]])
+            _log_set(log, drive, planned[line["set"]], line, answers.get((drive.name, line["stamp_ns"]), []))
     return end_ns
 
 
@@ -126,14 +114,11 @@ def _log_set(log: Log, drive: Drive, planned: PlannedSet, line: Json, answers: S
 
 def _log_camera(log: Log, entity: str, frame: CameraFrame) -> None:
     """Logs a camera's image, small enough for a recording, and its calibration in the same pixels."""
-    picture = Image.fromarray(frame.image)
-    picture.thumbnail((_CAMERA_PX, _CAMERA_PX), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    log(entity, rr.EncodedImage(contents=buffer.getvalue(), media_type="image/jpeg"))
+    jpeg, (width, height) = small_jpeg(frame.image, (_CAMERA_PX, _CAMERA_PX), _JPEG_QUALITY)
+    log(entity, rr.EncodedImage(contents=jpeg, media_type="image/jpeg"))
     if frame.intrinsic is not None and frame.sensor_from_ego is not None:
-        scale = np.diag([picture.width / frame.width, picture.height / frame.height, 1.0])
-        log(entity, rr.Pinhole(image_from_camera=scale @ frame.intrinsic, resolution=picture.size))
+        scale = np.diag([width / frame.width, height / frame.height, 1.0])
+        log(entity, rr.Pinhole(image_from_camera=scale @ frame.intrinsic, resolution=(width, height)))
         ego_from_sensor = np.linalg.inv(frame.sensor_from_ego)
         log(entity, rr.Transform3D(translation=ego_from_sensor[:3, 3], mat3x3=ego_from_sensor[:3, :3]))
 

@@ -14,16 +14,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from leo_edge.replay.whole_file import write_whole
 from leo_edge.runtime.errors import DatasetError
+from leo_edge.runtime.whole_file import write_whole
 
 Json = dict[str, Any]
+AnswersBySet = dict[tuple[str, int], list[Json]]
 
 FORMAT = 2
 _RUN, _ANSWERS, _TIMING = "run.json", "answers.jsonl", "timing.jsonl"
@@ -45,6 +47,13 @@ class Run:
     identity: Json
     answers: tuple[Json, ...]
     timing: tuple[Json, ...]
+
+    def answers_by_set(self) -> AnswersBySet:
+        """Returns the lines of answers by drive and stamp of their frame set."""
+        by_set: AnswersBySet = defaultdict(list)
+        for line in self.answers:
+            by_set[line["drive"], line["stamp_ns"]].append(line)
+        return dict(by_set)
 
     @property
     def sets(self) -> list[Json]:

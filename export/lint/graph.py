@@ -70,17 +70,13 @@ class Graph:
     def __init__(self, name: str, model: ir.Model) -> None:
         self.name, self.model = name, model
         self.opset = model.opset_imports.get("", 0)
-        self._inputs, self._outputs = set(model.graph.inputs), set(model.graph.outputs)
+        self._outputs = set(model.graph.outputs)
 
     def nodes(self, *operators: str) -> Iterator[ir.Node]:
         """Yields the nodes, those of branches and loops too; with `operators`, only these."""
         for node in self.model.graph.all_nodes():
             if not operators or node.op_type in operators:
                 yield node
-
-    def is_input(self, value: ir.Value) -> bool:
-        """Whether a value comes from outside."""
-        return value in self._inputs
 
     def is_output(self, value: ir.Value) -> bool:
         """Whether a value goes outside."""
@@ -149,8 +145,9 @@ def shape_of(value: ir.Value | None) -> tuple[int | None, ...] | None:
     return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
 
 
-Check = Callable[[Graph, Target], Iterator[tuple[str, str]]]
-"""Yields, for every place that breaks a rule, the node's name and what is wrong there and what would mend it."""
+Found = Iterator[tuple[str, str]]
+"""For every place that breaks a rule, the node's name, and what is wrong there and what would mend it."""
+Check = Callable[[Graph, Target], Found]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ activations per tensor, recommended placement of Q/DQ, strongly typed networks),
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx_ir as ir
 
 from leo_edge.export.lint.graph import (
+    Found,
     Graph,
     Rule,
     Target,
@@ -23,8 +22,6 @@ from leo_edge.export.lint.graph import (
     shape_of,
     type_name,
 )
-
-Found = Iterator[tuple[str, str]]
 
 _WEIGHT_AXIS = {"MatMul": 1, "Gemm": 1, "Conv": 0}  # the output channel's, of a weight of [K, N] or [M, C, H, W]
 _INT4_BLOCK = 128

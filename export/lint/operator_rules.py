@@ -5,12 +5,11 @@ Sources: the operator matrix of TensorRT's ONNX parser for each release (onnx/on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx_ir as ir
 
 from leo_edge.export.lint.graph import (
+    Found,
     Graph,
     Rule,
     Target,
@@ -22,8 +21,6 @@ from leo_edge.export.lint.graph import (
     shape_of,
     type_name,
 )
-
-Found = Iterator[tuple[str, str]]
 
 # Which input decides the type, where it is not the first; None: the output.
 _TYPED_BY = {"Where": 1, "OneHot": 2, "ConstantOfShape": None, "Constant": None, "RandomNormal": None, "EyeLike": None}

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from leo_edge.calib.histogram import RANGES
 from leo_edge.commands.drives import QUESTIONS_HELP, ChosenSet, add_drive_arguments, choose, source_options
 from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.runtime.errors import CalibrationError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from leo_edge.replay.source import FrameSource
 
 _SAVE_EVERY_S = 30.0
-_RANGES = ("minmax", "percentile", "entropy", "mse")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=int, default=64, metavar="N", help="frame sets (default 64)")
     parser.add_argument("--per-frame", type=int, default=5, metavar="N", help="questions about each (default 5)")
-    parser.add_argument("--range", choices=_RANGES, default="minmax", help="how `quantize` takes ranges (default minmax)")
+    parser.add_argument("--range", choices=tuple(RANGES), default="minmax", help="how `quantize` takes ranges (default minmax)")
     parser.add_argument(
         "--modality-prompts",
         type=int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from leo_edge.calib.histogram import RANGES
 from leo_edge.commands.lint import say_findings
 from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.runtime.errors import LeoEdgeError
@@ -26,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method", default="smoothquant", choices=("smoothquant", "mbq", "minmax"), help="(default smoothquant)"
     )
     parser.add_argument("--alpha", type=float, metavar="A", help="smoothing exponent (default: searched layer by layer)")
-    parser.add_argument(
-        "--range", choices=("minmax", "percentile", "entropy", "mse"), help="of activations (default: the table's)"
-    )
+    parser.add_argument("--range", choices=tuple(RANGES), help="of activations (default: the table's)")
     parser.add_argument(
         "--keep-float", metavar="RULES", help="more layers to keep float: names or patterns, with commas between; or auto"
     )

@@ -79,7 +79,7 @@ def replay_to(
     from leo_edge.replay.run_files import read_run
     from leo_edge.replay.session import OpenReplay
     from leo_edge.replay.summary import answers_by_id, summarize, summary_lines
-    from leo_edge.replay.whole_file import write_whole
+    from leo_edge.runtime.whole_file import write_whole
 
     replay = OpenReplay(job, open_with_progress(job.bundle))
     _play(replay, out, play_parts)
