@@ -1,26 +1,37 @@
 # `make` alone says what there is. Everything runs in .venv, made from nothing.
 
 PYTHON ?= python3
-VENV := .venv
+# The line of ROS wheels: kilted, or jazzy in an environment of its own.
+ROS ?= kilted
+VENV := $(if $(filter kilted,$(ROS)),.venv,.venv-$(ROS))
+$(if $(wildcard constraints-$(ROS).txt),,$(error got ROS=$(ROS), expected kilted or jazzy: there are wheels of no other))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint slow demo clean
+.PHONY: help env test test-jazzy lint slow demo clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-env: $(STAMP) ## Make the environment in .venv (PYTHON=python3.x chooses, 3.10 to 3.12)
+env: $(STAMP) ## Make the environment in .venv (PYTHON=python3.x chooses, 3.10 to 3.12; ROS=jazzy: in .venv-jazzy)
+
+MESSAGES := $(wildcard ros_node/build_messages.py ros_node/leo_edge_msgs/* ros_node/leo_edge_msgs/*/*)
+
+# The messages are built anew alone when only they changed. There are wheels of ROS for x86-64 alone.
+$(STAMP): $(VENV)/.installed $(MESSAGES)
+	@test "$$(uname -m)" != x86_64 || $(BIN)/python -m leo_edge.ros_node.build_messages
+	@touch $@
 
 # torch first and alone: with it there, nothing else asks for another build of it.
-$(STAMP): setup.cfg setup.py pyproject.toml constraints.txt
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt constraints-$(ROS).txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.10 to 3.12, or say which with PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 13) else "error: got Python %d.%d, need 3.10 to 3.12 (nuscenes-devkit wants numpy 1.x, which 3.13 has not): say which with PYTHON=python3.12" % v[:2])'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory debian-venv
+	@$(PYTHON) -c '$(HAS_BUILD_TOOLS)' || $(MAKE) --no-print-directory debian-build-tools
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -qq --constraint constraints.txt torch
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --constraint constraints-$(ROS).txt --editable '.[dev]'
 	@touch $@
 
 # Debian splits venv off its Python.
@@ -28,6 +39,15 @@ $(STAMP): setup.cfg setup.py pyproject.toml constraints.txt
 debian-venv:
 	@test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "error: $(PYTHON) has no venv: as root, apt-get install python3-venv" >&2; exit 2; }
 	apt-get update -qq && apt-get install -y -qq "$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+
+# What the messages of the node are built with. Debian splits the headers off its Python too.
+HAS_BUILD_TOOLS = import os, shutil, sys, sysconfig; \
+	sys.exit(not (all(map(shutil.which, ("cmake", "ninja", "g++"))) and os.path.exists(sysconfig.get_path("include") + "/Python.h")))
+.PHONY: debian-build-tools
+debian-build-tools:
+	@test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "error: cmake, ninja, g++ or the headers of $(PYTHON) are missing, which build the messages of the node: as root, apt-get install cmake ninja-build g++ python3-dev" >&2; exit 2; }
+	apt-get update -qq && apt-get install -y -qq cmake ninja-build g++
+	test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || apt-get install -y -qq "$$($(PYTHON) -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')"
 
 lint: env ## Check style, types and the import rule
 	$(BIN)/ruff check .
@@ -38,6 +58,10 @@ lint: env ## Check style, types and the import rule
 test: lint ## Run all tests that this machine can run (what it cannot says why)
 	$(BIN)/pytest
 
+test-jazzy: ## Run the node's tests against ROS jazzy
+	$(MAKE) ROS=jazzy env
+	.venv-jazzy/bin/pytest tests/ros_node
+
 slow: env ## Run the tests that take longer than 20 seconds each
 	$(BIN)/pytest -m slow
 
@@ -45,5 +69,5 @@ demo: env ## Export the trained tiny model, answer questions about a drawn world
 	$(BIN)/python -m leo_edge demo
 
 clean: ## Remove the environment, caches and everything built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-jazzy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,6 +24,9 @@ from leo_edge.commands import (
     quantize,
     replay,
     replay_diff,
+    ros,
+    ros_play,
+    ros_record,
     run,
     sensitivity,
     verify,
@@ -53,6 +56,9 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "run": (run, "answer questions about camera images"),
     "replay": (replay, "play recorded drives through a bundle: answers, scores, a report"),
     "replay-diff": (replay_diff, "compare two replay runs, answer by answer"),
+    "ros": (ros, "run the ROS 2 node: cameras in, answers out"),
+    "ros-play": (ros_play, "play recorded drives into ROS 2"),
+    "ros-record": (ros_record, "record cameras and answers to a rosbag2"),
     "demo": (demo, "the drawn world, and the tiny model that was trained in it"),
 }
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -69,9 +75,11 @@ _EXTRAS = {
     "nltk": "replay",
     "jinja2": "replay",
     "cv2": "replay",
+    "rosbags": "replay",
     "ray": "ray",
     "rerun": "rerun",
     "onnxruntime": "ort",
+    "rclpy": "ros",
 }
 # OpenCV and its FFmpeg tell of broken files on stderr themselves; the `error:` line is enough.
 _SILENT = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}

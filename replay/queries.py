@@ -16,7 +16,7 @@ from leo_edge.replay.score import ScoredItem, majority_baseline, score, text_tab
 from leo_edge.replay.source import PlannedSet
 from leo_edge.runtime.errors import DatasetError
 
-KINDS = ("nuscenes-qa:FILE", "drivelm:FILE", "builtin:driving")
+KINDS = ("nuscenes-qa:FILE", "drivelm:FILE", "builtin:driving", "recorded:BAG")
 
 DRIVING = (
     ("light", "What does the traffic light ahead show?"),
@@ -170,6 +170,10 @@ def open_queries(spec: str) -> Queries:
         if rest != "driving":
             raise DatasetError(f"no built-in questions {rest!r}: there is builtin:driving")
         return DrivingQueries()
+    if colon and kind == "recorded":
+        from leo_edge.replay.recorded import RecordedQueries  # bags are read with a package of their own
+
+        return RecordedQueries(Path(rest), spec)
     if colon and kind == "drivelm":
         return DriveLmQueries(Path(rest), spec)
     if colon and kind == "nuscenes-qa":

@@ -85,7 +85,8 @@ class Replayer:
                 "wall_s": (self._clock.now_ns() - start_ns) / 1e9,
                 "resumed": after_set >= 0,
                 "peak_memory_mb": _peak_memory_mb(),
-            },
+            }
+            | ({"notes": list(drive.notes)} if drive.notes else {}),
         )
 
     def _dropped(self, drive: Drive, turn: Turn, start_ns: int) -> Outcome:

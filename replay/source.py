@@ -41,7 +41,8 @@ def _no_boxes(_sample: str) -> tuple[Box, ...]:
 class Drive:
     """A recorded drive: its frames by stamp, the cameras in prompt order, and the stamps of its keyframes by token.
 
-    `boxes` returns what is labelled in a keyframe, by its token. `description` is what its makers say of it.
+    `boxes` returns what is labelled in a keyframe, by its token. `description` is what its makers say of it; `notes` say what
+    it lacks, and are shown with a replay's results.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Drive:
     sample_stamps_ns: dict[str, int]
     boxes: Callable[[str], tuple[Box, ...]] = _no_boxes
     description: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.frames:

@@ -50,6 +50,7 @@ def summarize(run: Run, queries: Queries) -> Json:
         },
         "latency_ms": {name: percentiles(values) for name, values in _latencies(taken).items()},
         "peak_memory_mb": max(end["peak_memory_mb"] for end in run.ends),
+        "notes": {end["drive"]: end["notes"] for end in run.ends if "notes" in end},
     }
 
 
@@ -81,6 +82,7 @@ def summary_lines(summary: Json) -> list[str]:
         f"{sets['there']} frame sets, {sets['taken']} taken, {sets['dropped']} dropped",
         f"{answers['answered']} answers, {late}; {answers['unanswered']} questions went unanswered with dropped sets",
         f"peak memory {summary['peak_memory_mb']:.0f} MB",
+        *(f"{drive}: {note}" for drive, notes in summary["notes"].items() for note in notes),
         "",
         head,
         *rows,

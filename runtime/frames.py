@@ -3,6 +3,7 @@
 Shape letters: H image height, W image width.
 """
 
+import io
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -177,28 +178,44 @@ def check_rgb(image: RgbImage, name: str) -> None:
 
 
 def read_image(path: str | PathLike[str]) -> RgbImage:
-    """Decodes an image file into [H, W, 3] uint8 RGB.
-
-    Pixels come as the sensor wrote them: an EXIF orientation is not applied, because a camera's intrinsic belongs to
-    the unrotated image. Grey and palette images become RGB, an alpha channel is left out.
+    """Decodes an image file into [H, W, 3] uint8 RGB; see `decode_image`.
 
     Raises:
-        FrameError: the file is absent, empty, truncated, not an image, or has more than 8 bits per channel.
+        FrameError: the file is absent, or not an image that can be decoded.
     """
     path = Path(path)
     if not path.is_file():
         raise FrameError(f"no image file {path}: check the path" + (" (it is a folder)" if path.is_dir() else ""))
-    if path.stat().st_size == 0:
-        raise FrameError(f"image file {path} has 0 bytes, expected a JPEG or PNG: copy it again")
     try:
-        with Image.open(path) as picture:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FrameError(f"cannot read image file {path} ({error.strerror}): check its permissions") from error
+    return decode_image(data, f"file {path}", mend="copy it again")
+
+
+def decode_image(data: bytes, name: str, *, mend: str = "send it again") -> RgbImage:
+    """Decodes a JPEG or PNG, or what else PIL knows, into [H, W, 3] uint8 RGB.
+
+    Pixels come as the sensor wrote them: an EXIF orientation is not applied, because a camera's intrinsic belongs to
+    the unrotated image. Grey and palette images become RGB, an alpha channel is left out.
+
+    `name` says in the error whose image it is, `mend` what is to be done.
+
+    Raises:
+        FrameError: it is empty, truncated, not an image, or has more than 8 bits per channel.
+    """
+    file = io.BytesIO(data)
+    if not file.getbuffer().nbytes:
+        raise FrameError(f"image {name} has 0 bytes, expected a JPEG or PNG: {mend}")
+    try:
+        with Image.open(file) as picture:
             if picture.mode not in _EIGHT_BIT_MODES:
-                raise FrameError(f"image file {path} has pixel mode {picture.mode}, expected 8 bits per channel: convert it")
+                raise FrameError(f"image {name} has pixel mode {picture.mode}, expected 8 bits per channel: convert it")
             picture.load()
             return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))  # [H, W, 3]
     except _DECODE_ERRORS as error:
-        reason = " ".join(str(error).replace(str(path), "file").split())
-        raise FrameError(f"cannot decode image {path}, expected a whole JPEG or PNG ({reason}): copy it again") from error
+        reason = " ".join(str(error).replace(repr(file), "").split())
+        raise FrameError(f"cannot decode image {name}, expected a whole JPEG or PNG ({reason}): {mend}") from error
 
 
 def load_frame(channel: str, path: str | PathLike[str], stamp_ns: int = 0) -> CameraFrame:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 
 from leo_edge.runtime.answer import Answer
 from leo_edge.runtime.backend import Array, Decoder, FloatArray, Session
@@ -34,12 +35,16 @@ BACKENDS = ("auto", "ort")
 
 @dataclass(frozen=True)
 class AskOptions:
-    """How to answer. `deadline_ms` counts from the call; `stop_strings` are added to the bundle's own."""
+    """How to answer. `deadline_ms` counts from the call; `stop_strings` are added to the bundle's own.
+
+    `max_visual_tokens` is the most of a camera's visual tokens that the language model is shown, evenly spread; None: all.
+    """
 
     max_new_tokens: int = 32
     deadline_ms: float | None = None
     sampling: Sampling = field(default_factory=Sampling)
     stop_strings: tuple[str, ...] = ()
+    max_visual_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -48,6 +53,8 @@ class AskOptions:
             raise ValueError("a stop string must not be empty: it would end every answer")
         if self.deadline_ms is not None and not 0 < self.deadline_ms < math.inf:
             raise ValueError(f"deadline_ms must be above 0, got {self.deadline_ms}")
+        if self.max_visual_tokens is not None and self.max_visual_tokens < 1:
+            raise ValueError(f"max_visual_tokens must be at least 1, got {self.max_visual_tokens}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +77,25 @@ class Pipeline:
     sessions: dict[str, Session]
     decoder: Decoder
 
-    def encode(self, frame_set: FrameSet) -> VisualTokens:
-        """Cuts the frames into tiles and runs the vision experts, one tile at a time: batching gains nothing on a CPU."""
+    def encode(
+        self, frame_set: FrameSet, *, max_tiles: int | None = None, on_tile: Callable[[], None] = lambda: None
+    ) -> VisualTokens:
+        """Cuts the frames into tiles and runs the vision experts, one tile at a time: batching gains nothing on a CPU.
+
+        `max_tiles` cuts a camera's image into fewer tiles than the bundle would. `on_tile` is called before each run of an
+        expert; what it raises ends the work.
+        """
         recorder = SpanRecorder()
         with recorder.measure("tiles"):
-            batch = TileBatch.from_frames(frame_set, self.bundle.manifest.tiling)
+            batch = TileBatch.from_frames(frame_set, self.bundle.manifest.tiling.at_most(max_tiles))
         tokens: dict[str, FloatArray] = {}
         for expert in self.bundle.manifest.experts:
             name = f"vision.{expert.name}"
             with recorder.measure(name):
-                runs = [self.sessions[name].run({"tiles": tile[None]})["tokens"] for tile in batch.tiles]
+                runs = []
+                for tile in batch.tiles:
+                    on_tile()
+                    runs.append(self.sessions[name].run({"tiles": tile[None]})["tokens"])
                 tokens[expert.name] = np.concatenate(runs)
         cameras = list(_split_cameras(batch, tokens))
         if not self.bundle.manifest.fuse.uses_text:
@@ -106,7 +122,7 @@ class Pipeline:
         recorder = SpanRecorder()
         asked_ns = recorder.clock()
         deadline_ns = None if options.deadline_ms is None else asked_ns + round(options.deadline_ms * 1e6)
-        prepared = self.prepare(tokens, question, options.max_new_tokens, recorder)
+        prepared = self.prepare(tokens, question, options.max_new_tokens, recorder, max_visual_tokens=options.max_visual_tokens)
         manifest = self.bundle.manifest.prompt
         decoded = decode(
             self.decoder,
@@ -122,7 +138,13 @@ class Pipeline:
         return self._answer(question, tokens, prepared.prompt, decoded, recorder, asked_ns, deadline_met=met, now_ns=now_ns)
 
     def prepare(
-        self, tokens: VisualTokens | None, question: str, max_new_tokens: int, recorder: SpanRecorder | None = None
+        self,
+        tokens: VisualTokens | None,
+        question: str,
+        max_new_tokens: int,
+        recorder: SpanRecorder | None = None,
+        *,
+        max_visual_tokens: int | None = None,
     ) -> PreparedPrompt:
         """Returns all that the language model is given for a question.
 
@@ -132,7 +154,8 @@ class Pipeline:
         """
         tokens, recorder = tokens or NO_IMAGES, recorder or SpanRecorder()
         with recorder.measure("prompt"):
-            images = [(camera.channel, self._num_visual_tokens(camera)) for camera in tokens.cameras]
+            most = max_visual_tokens or math.inf
+            images = [(camera.channel, int(min(most, self._num_visual_tokens(camera)))) for camera in tokens.cameras]
             prompt = build_prompt(question, images, self.bundle.manifest.prompt, self.tokenizer)
             check_context(len(prompt.token_ids), max_new_tokens, self.decoder.context_len)
             embeds = self.table.lookup(np.array(prompt.token_ids))
@@ -188,7 +211,7 @@ class Pipeline:
             with recorder.measure("fuse"):
                 visual = self._fuse(list(tokens.cameras), text)
         for (start, length), camera_embeds in zip(prompt.image_spans, visual, strict=True):
-            embeds[start : start + length] = camera_embeds
+            embeds[start : start + length] = camera_embeds[_evenly(len(camera_embeds), length)]
         if not self.bundle.manifest.decoder.routed:
             return {}
         with recorder.measure("router"):
@@ -282,6 +305,11 @@ def _check_sizes(manifest: BundleManifest) -> None:
         found = {spec.name: spec.shape for spec in (*graph.inputs, *graph.outputs)}.get(port)
         if found != shape:
             raise BundleError(f"graph {name} has {port} of shape {found}, the manifest's sizes say {shape}: export again")
+
+
+def _evenly(num: int, wanted: int) -> npt.NDArray[np.int64] | slice:
+    """Returns the places of `wanted` of `num` tokens, evenly spread; of all of them, without a copy."""
+    return slice(None) if wanted == num else np.arange(wanted) * num // wanted
 
 
 def _split_cameras(batch: TileBatch, tokens: dict[str, FloatArray]) -> Iterator[CameraTokens]:

@@ -6,7 +6,7 @@ Shape letters: T tiles, S tile side in pixels, R rows, C columns, H image height
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -57,6 +57,12 @@ class TilingConfig:
             raise ValueError(f"min_tiles must be at least 1, got {self.min_tiles}")
         if self.max_tiles < self.min_tiles:
             raise ValueError(f"max_tiles must be at least min_tiles {self.min_tiles}, got {self.max_tiles}")
+
+    def at_most(self, max_tiles: int | None) -> "TilingConfig":
+        """Returns the same tiling with no more tiles than this, however many were the least; None changes nothing."""
+        if max_tiles is None or max_tiles >= self.max_tiles:
+            return self
+        return replace(self, min_tiles=min(self.min_tiles, max_tiles), max_tiles=max_tiles)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,8 @@
 """What is installed: wheels from the tree and from the sdist hold the same, every linked package among it."""
 
+import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,10 +85,28 @@ def test_installed_wheel_is_imported_and_marked_for_ament(wheel: Path, tmp_path:
     version, file = done.stdout.split()
     assert version == leo_edge.__version__
     assert Path(file).is_relative_to(home)
-    assert (home / "bin" / "leo-edge").is_file()
-    assert (home / "share" / "ament_index" / "resource_index" / "packages" / "leo_edge").is_file()
-    assert (home / "share" / "leo_edge" / "package.xml").is_file()
+    # lib/leo_edge is for colcon alone, see setup.cfg.
+    assert {path.name for path in (home / "bin").glob("leo*")} == {"leo-edge", "leo_edge_node"}
+    assert not (home / "lib" / "leo_edge").exists()
+    share = home / "share"
+    assert (share / "ament_index" / "resource_index" / "packages" / "leo_edge").is_file()
+    # pip compiles launch files too.
+    shared = {str(path.relative_to(share / "leo_edge")) for path in (share / "leo_edge").rglob("*.*") if path.suffix != ".pyc"}
+    assert shared == {"package.xml"} | {
+        f"{folder}/{path.name}" for folder in ("config", "launch") for path in (ROOT / "ros_node" / folder).glob("*.*")
+    }
 
 
-def test_ament_and_pip_are_told_the_same_version() -> None:
-    assert ElementTree.parse(ROOT / "package.xml").findtext("version") == leo_edge.__version__
+@pytest.mark.parametrize("package", [ROOT, ROOT / "ros_node" / "leo_edge_msgs"], ids=lambda package: package.name)
+def test_ament_and_pip_are_told_the_same_version(package: Path) -> None:
+    assert ElementTree.parse(package / "package.xml").findtext("version") == leo_edge.__version__
+
+
+@pytest.mark.parametrize("distribution", ["jazzy", "kilted"])
+def test_every_wheel_of_ros_is_pinned_to_its_distribution(distribution: str) -> None:
+    config = configparser.ConfigParser(delimiters="=")
+    config.read(ROOT / "setup.cfg")
+    named = set(re.findall(r"^ros-[a-z-]+", config["options.extras_require"]["ros"], re.MULTILINE))
+    pinned = re.findall(r"^(ros-[a-z-]+)==", (ROOT / f"constraints-{distribution}.txt").read_text(), re.MULTILINE)
+    assert "ros-rclpy" in named
+    assert sorted(named) == sorted(pinned)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leo_edge.commands import demo_score, demo_train, demo_world
+from leo_edge.commands import demo_ros, demo_score, demo_train, demo_world
 from leo_edge.commands.progress import say
 from leo_edge.commands.report import latency_table
 from leo_edge.runtime.errors import LeoEdgeError
@@ -25,6 +25,7 @@ _WRITTEN = ("bundle", "drive", "replay")
 _JOBS = {
     "world": (demo_world, "draw a world and write it as a dataset in nuScenes format"),
     "train": (demo_train, "train the tiny LEO-MINI on the drawn world"),
+    "ros": (demo_ros, "answer over ROS: player and node in two processes"),
     "score": (demo_score, "score a bundle or a checkpoint on the drawn world's questions"),
 }
 

@@ -52,8 +52,10 @@ def _run_int8(args: argparse.Namespace) -> int:
     from leo_edge.export.verify_int8 import verify_int8
     from leo_edge.replay.queries import open_queries
 
-    if args.questions is None or (args.nuscenes is None and args.folders is None):
-        raise LeoEdgeError("a quantized bundle is verified on real frames: give --nuscenes or --folders, and --questions")
+    if args.questions is None or (args.nuscenes is None and args.folders is None and args.bags is None):
+        raise LeoEdgeError(
+            "a quantized bundle is verified on real frames: give --nuscenes, --folders or --bags, and --questions"
+        )
     bundle, reference = open_with_progress(args.bundle), open_with_progress(args.reference)
     chosen = choose(source_options(args).open(), open_queries(args.questions), args.frames, args.per_frame, args.seed)
     asked = [(one.planned.load, [(query.question, query.truth) for query in one.queries]) for one in chosen]

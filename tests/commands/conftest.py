@@ -48,7 +48,7 @@ def replay(bundle: Path, world: Path, few_questions: Path, capsys: pytest.Captur
 
     def run(out: Path, *arguments: object) -> dict[str, Any]:
         given = [str(argument) for argument in arguments]
-        given += [] if {"--nuscenes", "--folders"} & set(given) else ["--nuscenes", str(world)]
+        given += [] if {"--nuscenes", "--folders", "--bags"} & set(given) else ["--nuscenes", str(world)]
         given += [] if "--questions" in given else ["--questions", str(few_questions)]
         capsys.readouterr()
         assert main(["replay", str(bundle), "--out", str(out), "--max-new-tokens", "3", "--json", *given]) == 0

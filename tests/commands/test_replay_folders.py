@@ -56,7 +56,7 @@ def test_a_folder_without_keyframes_plays_all_frames(replay: Replay, world: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of the arguments --nuscenes --folders is required"),
+        ([], "one of the arguments --nuscenes --folders --bags is required"),
         (["--folders", "d", "--nuscenes", "n"], "not allowed with argument"),
         (
             ["--folders", "d", "--scenes", "a"],

@@ -4,13 +4,14 @@ import io
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from leo_edge.runtime.errors import FrameError, LeoEdgeError
-from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet, load_frame, read_image
+from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet, decode_image, load_frame, read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
 
@@ -65,6 +66,12 @@ class TestReadImage:
         with pytest.raises(FrameError, match=r"^no image file .*\(it is a folder\)$"):
             read_image(tmp_path)
 
+    def test_unreadable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "a.jpg").touch()
+        monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=PermissionError(13, "Permission denied")))
+        with pytest.raises(FrameError, match=r"^cannot read image file .*a\.jpg \(Permission denied\): check its permissions$"):
+            read_image(tmp_path / "a.jpg")
+
     def test_zero_bytes(self, tmp_path: Path) -> None:
         (tmp_path / "a.jpg").touch()
         with pytest.raises(FrameError, match=r"^image file .*a\.jpg has 0 bytes, expected a JPEG or PNG: copy it again$"):
@@ -109,6 +116,39 @@ class TestReadImage:
         assert (loaded.channel, loaded.stamp_ns, loaded.width, loaded.height) == ("CAM_BACK", 7, 16, 9)
         assert loaded.intrinsic is None
         assert loaded.sensor_from_ego is None
+
+
+class TestDecodeImage:
+    """Bytes that are in memory: the same pixels and the same errors as those of a file."""
+
+    @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "GIF"])
+    def test_pixels_are_those_of_the_file(self, tmp_path: Path, form: str) -> None:
+        Image.fromarray(RGB).save(tmp_path / "a", form)
+        image = decode_image((tmp_path / "a").read_bytes(), "CAM_FRONT")
+        assert image.flags.c_contiguous
+        np.testing.assert_array_equal(image, read_image(tmp_path / "a"))
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "image CAM_FRONT has 0 bytes, expected a JPEG or PNG: send it again"),
+            (
+                b"nothing",
+                r"cannot decode image CAM_FRONT, expected a whole JPEG or PNG \(cannot identify image file\): send it",
+            ),
+            (jpeg_bytes(Image.fromarray(RGB))[:-100], r"cannot decode image CAM_FRONT, .* \(.*truncated.*\): send it again"),
+        ],
+    )
+    def test_undecodable(self, content: bytes, message: str) -> None:
+        with pytest.raises(FrameError, match=f"^{message}") as error:
+            decode_image(content, "CAM_FRONT")
+        assert one_line(error)
+
+    def test_16_bit_is_refused_instead_of_clipped(self) -> None:
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(buffer, "PNG")
+        with pytest.raises(FrameError, match=r"^image CAM_FRONT has pixel mode I;16.*, expected 8 bits per channel: convert"):
+            decode_image(buffer.getvalue(), "CAM_FRONT")
 
 
 class TestCameraFrame:

@@ -194,3 +194,42 @@ def test_a_single_camera(mini: Pipeline) -> None:
     frame = CameraFrame("CAM_FRONT", np.full((90, 160, 3), 128, np.uint8), stamp_ns=0)
     tokens = mini.encode(FrameSet.of([frame], expected_channels=["CAM_FRONT"]))
     assert mini.ask(tokens, QUESTION).missing == ()
+
+
+def test_fewer_tiles_than_the_bundle_would_cut(pipeline: Pipeline, six: FrameSet) -> None:
+    whole, fewer = pipeline.encode(six), pipeline.encode(six, max_tiles=1)
+    assert {camera.num_tiles for camera in whole.cameras} == {3}  # 160 x 90 is cut into 2 x 1 tiles and a thumbnail
+    assert {camera.num_tiles for camera in fewer.cameras} == {1}
+    assert pipeline.ask(fewer, QUESTION).text
+    same = pipeline.encode(six, max_tiles=99)
+    for name, array in whole.cameras[0].by_expert.items():
+        assert np.array_equal(same.cameras[0].by_expert[name], array)
+
+
+def test_fewer_visual_tokens_are_evenly_spread(tiny_bundles: MadeOnce, six: FrameSet) -> None:
+    leo = open_pipeline(tiny_bundles["leo-tiny"])
+    tokens = leo.encode(six)
+    everything = leo.prepare(tokens, QUESTION, 1)
+    start, length = everything.prompt.image_spans[0]
+    half = leo.prepare(tokens, QUESTION, 1, max_visual_tokens=length // 2)
+    half_start, half_length = half.prompt.image_spans[0]
+    assert half_length == length // 2
+    shown = half.embeds[half_start : half_start + half_length]
+    assert np.array_equal(shown, everything.embeds[start : start + length : 2])
+    assert not np.array_equal(shown, everything.embeds[start : start + half_length])
+    assert leo.ask(tokens, QUESTION, AskOptions(max_visual_tokens=2)).num_visual_tokens == 2 * len(NUSCENES_CAMERAS)
+    all_of_them = leo.ask(tokens, QUESTION, AskOptions(max_visual_tokens=length)).token_ids
+    assert all_of_them == leo.ask(tokens, QUESTION).token_ids
+
+
+def test_what_is_raised_between_tiles_ends_the_encoding(mini: Pipeline, six: FrameSet) -> None:
+    calls = []
+
+    def stop() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        mini.encode(six, on_tile=stop)
+    assert len(calls) == 3

@@ -1,0 +1,45 @@
+"""Runs the node in this process, with or without a ROS launch."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from leo_edge.ros_node.process import prepare_process
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the node until it is interrupted or terminated; `argv` as ROS has it, `--ros-args` and what follows included."""
+    prepare_process()
+    import rclpy  # after prepare_process: the middleware reads its profile when it is loaded
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from leo_edge.ros_node.node import LeoEdgeNode
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
+    node = LeoEdgeNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        node.autostart()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.close()
+        executor.shutdown(timeout_sec=0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
