@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-jazzy lint slow demo clean
+.PHONY: help env test test-jazzy lint slow demo ros-demo clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ slow: env ## Run the tests that take longer than 20 seconds each
 
 demo: env ## Export the trained tiny model, answer questions about a drawn world, score the answers
 	$(BIN)/python -m leo_edge demo
+
+ros-demo: env ## Run the ROS 2 node and a player in two processes on a drawn drive
+	$(BIN)/python -m leo_edge demo ros
 
 clean: ## Remove the environment, caches and everything built
 	rm -rf .venv .venv-jazzy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

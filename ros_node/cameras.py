@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -19,6 +18,11 @@ from leo_edge.runtime.errors import FrameError
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # humble has it elsewhere
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 
 class CameraInputs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from leo_edge.ros_node.parameters import SPEC_BY_NAME, SPECS, check_change, check_parameters, question_specs
 from leo_edge.ros_node.questions import StandingQuestion
 from leo_edge.runtime.errors import LeoEdgeError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def values(**changes: Any) -> dict[str, Any]:
@@ -60,6 +64,18 @@ def test_what_cannot_be(changes: dict[str, Any], message: str) -> None:
     check_parameters(values())
     with pytest.raises(LeoEdgeError, match=message):
         check_parameters(values(**changes))
+
+
+def test_every_parameter_is_in_the_docs_with_its_default() -> None:
+    rows = [line.split("|")[1:3] for line in (ROOT / "docs" / "ros.md").read_text().splitlines() if line.startswith("| `")]
+    told = {name: (cell, default) for cell, default in rows for name in re.findall(r"`([a-z_.<>]+)`", cell)}
+    for spec in (*SPECS, *question_specs("<id>")):
+        cell, default = told[spec.name]
+        assert ("*" in cell) == spec.live, spec.name
+        if isinstance(spec.default, bool):
+            assert default.strip() == str(spec.default).lower(), spec.name
+        elif isinstance(spec.default, int | float) and spec.name != "threads":
+            assert float(default.partition(":")[0]) == spec.default, spec.name
 
 
 def test_what_may_change_while_the_node_is_configured() -> None:
