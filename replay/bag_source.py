@@ -113,7 +113,7 @@ def _read_index(bag: Bag, topics: Mapping[str, str]) -> tuple[list[FrameRef], tu
             continue
         where = (channel, message.topic, message.received_ns, stamp_ns, calibrations[channel])
         frames[channel, stamp_ns] = FrameRef(channel, stamp_ns, partial(read_frame, bag, *where))
-    notes = (f"{count} frames of {channel} repeat a stamp and are left out" for channel, count in repeated.items())
+    notes = (f"frames of {channel} that repeat a stamp and are left out: {count}" for channel, count in repeated.items())
     return sorted(frames.values(), key=lambda ref: ref.stamp_ns), tuple(notes)
 
 
@@ -137,7 +137,9 @@ def _of_keyframes(
             f"none of the frames of {', '.join(channels)} that the answers in bag {bag.path} are about is in it: "
             f"play its frames as they come with --all-frames, or give other --cameras"
         )
-    notes += tuple(f"{count} frames of {channel} that were asked about are not in it" for channel, count in lacking.items())
+    notes += tuple(
+        f"frames of {channel} that were asked about and are not in it: {count}" for channel, count in lacking.items()
+    )
     if lost := len(asked) - len(stamps_ns):
-        notes += (f"{lost} of {len(asked)} keyframes have no frame in it and are left out",)
+        notes += (f"keyframes that have no frame in it and are left out: {lost} of {len(asked)}",)
     return Drive(bag.name, channels, tuple(sorted(found, key=lambda ref: ref.stamp_ns)), stamps_ns, notes=notes)

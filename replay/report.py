@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from leo_edge.replay.run_files import Json, Run
+from leo_edge.replay.run_files import Json, Run, set_key
 from leo_edge.replay.score import is_correct
 from leo_edge.replay.small_jpeg import small_jpeg
 from leo_edge.replay.source import FrameSource, PlannedSet, plan_sets
@@ -140,10 +140,7 @@ def _shown(run: Run, chosen: Sequence[Json], source: FrameSource) -> list[ShownS
     shown = []
     for name, lines in _by_drive(chosen, chosen).items():
         planned = {one.number: one for one in plan_sets(source.drive(name))}
-        shown += [
-            ShownSet(name, line, _cameras(planned[line["set"]]), tuple(answers.get((name, line["stamp_ns"]), [])))
-            for line in lines
-        ]
+        shown += [ShownSet(name, line, _cameras(planned[line["set"]]), tuple(answers.get(set_key(line), []))) for line in lines]
     return shown
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
 
-from leo_edge.replay.run_files import AnswersBySet, Json, Run
+from leo_edge.replay.run_files import AnswersBySet, Json, Run, set_key
 from leo_edge.replay.score import is_correct
 from leo_edge.replay.small_jpeg import small_jpeg
 from leo_edge.replay.source import Box, Drive, FrameSource, PlannedSet, plan_sets
@@ -88,7 +88,7 @@ def _log_drive(recording: rr.RecordingStream, drive: Drive, lines: Sequence[Json
             text = f"set {line['set']} dropped, {line['unanswered']} questions unanswered"
             log("log", rr.TextLog(text, level=rr.TextLogLevel.WARN))
         else:
-            _log_set(log, drive, planned[line["set"]], line, answers.get((drive.name, line["stamp_ns"]), []))
+            _log_set(log, drive, planned[line["set"]], line, answers.get(set_key(line), []))
     return end_ns
 
 

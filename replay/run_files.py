@@ -25,7 +25,8 @@ from leo_edge.runtime.errors import DatasetError
 from leo_edge.runtime.whole_file import write_whole
 
 Json = dict[str, Any]
-AnswersBySet = dict[tuple[str, int], list[Json]]
+SetKey = tuple[str, str | None, int]
+AnswersBySet = dict[SetKey, list[Json]]
 
 FORMAT = 2
 _RUN, _ANSWERS, _TIMING = "run.json", "answers.jsonl", "timing.jsonl"
@@ -49,10 +50,10 @@ class Run:
     timing: tuple[Json, ...]
 
     def answers_by_set(self) -> AnswersBySet:
-        """Returns the lines of answers by drive and stamp of their frame set."""
+        """Returns the lines of answers by the `set_key` of their frame set."""
         by_set: AnswersBySet = defaultdict(list)
         for line in self.answers:
-            by_set[line["drive"], line["stamp_ns"]].append(line)
+            by_set[set_key(line)].append(line)
         return dict(by_set)
 
     @property
@@ -72,6 +73,11 @@ class Done:
 
     drives: tuple[str, ...]
     last_set: int
+
+
+def set_key(line: Json) -> SetKey:
+    """Returns which frame set a line is about: drive, keyframe and stamp. Two keyframes may have one stamp."""
+    return line["drive"], line["sample"], line["stamp_ns"]
 
 
 class RunFiles:

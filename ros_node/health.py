@@ -124,6 +124,8 @@ class Health:
         level, message = OK, f"{hz:.1f} Hz"
         if camera.zero_stamps:
             level, message = WARN, "stamps are zero: the time of arrival is used in their place"
+        if (apart_ms := sync.apart_ms.get(name)) is not None:
+            level, message = ERROR, f"its stamps are {apart_ms:+.0f} ms from the other cameras': look at its clock"
         if silent_s > _SILENT_S:
             level, message = ERROR, f"no frame for {silent_s:.0f} s"
         if camera.last_error and now_ns - camera.last_error_ns < _RECENT_S * 1e9:

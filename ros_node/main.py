@@ -8,11 +8,19 @@ from collections.abc import Sequence
 from types import FrameType
 
 from leo_edge.ros_node.process import prepare_process
+from leo_edge.runtime.errors import LeoEdgeError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the node until it is interrupted or terminated; `argv` as ROS has it, `--ros-args` and what follows included."""
-    prepare_process()
+    """Runs the node until it is interrupted or terminated; `argv` as ROS has it, `--ros-args` and what follows included.
+
+    Returns 2 where it cannot run here; what goes wrong later is in the node's log and diagnostics.
+    """
+    try:
+        prepare_process()
+    except LeoEdgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     import rclpy  # after prepare_process: the middleware reads its profile when it is loaded
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions

@@ -108,7 +108,8 @@ class ReadySet(Generic[Payload]):
 class SyncCounts:
     """What happened since the start.
 
-    `sets` became ready; of these `dropped` were wanted, but a newer one came before their turn.
+    `sets` became ready; of these `dropped` were wanted, but a newer one came before their turn. `apart_ms`: of the cameras that
+    are missing in the last set though they have delivered, how far their last stamps are from the set's.
     """
 
     sets: int = 0
@@ -117,6 +118,7 @@ class SyncCounts:
     too_few: int = 0
     jumps: int = 0
     frames: Counter[tuple[str, Taken]] = field(default_factory=Counter)
+    apart_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Synchronizer(Generic[Payload]):
@@ -135,6 +137,7 @@ class Synchronizer(Generic[Payload]):
         self._intervals: dict[str, deque[int]] = {}
         self._last_stamp_ns: int | None = None  # of the last round
         self._began_ns: int | None = None  # when the pending round began
+        self._floor_ns = -math.inf  # the pending round's frames are younger: as it was at its beginning, intervals change
         self._ready: ReadySet[Payload] | None = None
 
     def add(self, arrival: Arrival[Payload]) -> Taken:
@@ -155,7 +158,7 @@ class Synchronizer(Generic[Payload]):
             steps.append(arrival.stamp_ns - before.stamp_ns)
         self._newest[arrival.channel] = arrival
         if self._began_ns is None and self._in_new_round(arrival):
-            self._began_ns = arrival.arrived_ns
+            self._began_ns, self._floor_ns = arrival.arrived_ns, self._new_floor_ns()
         self.settle(arrival.arrived_ns)
         return taken
 
@@ -201,7 +204,11 @@ class Synchronizer(Generic[Payload]):
         return median(known) if known else self.rules.max_time_diff_ms * 1e6 / 2
 
     def _in_new_round(self, arrival: Arrival[Payload]) -> bool:
-        return self._last_stamp_ns is None or arrival.stamp_ns > self._last_stamp_ns + self._round_interval_ns() / 2
+        """Whether a frame is of the pending round; while there is none, whether it would begin one."""
+        return arrival.stamp_ns > (self._new_floor_ns() if self._began_ns is None else self._floor_ns)
+
+    def _new_floor_ns(self) -> float:
+        return -math.inf if self._last_stamp_ns is None else self._last_stamp_ns + self._round_interval_ns() / 2
 
     def _awaited(self, now_ns: int) -> bool:
         """Whether a camera that should fire in this round has not done so yet."""
@@ -228,12 +235,14 @@ class Synchronizer(Generic[Payload]):
 
     def _finish(self, now_ns: int) -> None:
         """Ends the pending round: makes it the ready set, unless too few cameras are in it."""
-        self._began_ns = None
         stamp_ns = self._stamp_ns()
+        self._began_ns = None
         states = {channel: self._state(channel, stamp_ns) for channel in self.rules.channels}
         if self._is_one_clock_ahead(stamp_ns, states, now_ns):
             return
         self._last_stamp_ns = stamp_ns
+        missing = [newest for channel, newest in self._newest.items() if states[channel] is CameraState.MISSING]
+        self.counts.apart_ms = {newest.channel: (newest.stamp_ns - stamp_ns) / 1e6 for newest in missing}
         if list(states.values()).count(CameraState.FRESH) < self.rules.min_cameras:
             self.counts.too_few += 1
             return

@@ -180,6 +180,10 @@ class Worker:
                 self._answer_set(work)
         except LeoEdgeError as error:
             self._outlet.on_error(str(error))
+        except _StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one set did, the next one is answered
+            self._outlet.on_error(f"unexpected {type(error).__name__}: {error}; the next frame set is tried")
 
     def _answer_set(self, ready: ReadySet[Picture]) -> None:
         taken_ns = self._clock()

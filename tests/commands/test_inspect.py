@@ -12,18 +12,14 @@ import pytest
 
 from leo_edge.commands import inspect_bundle as inspect
 from leo_edge.export.cost import Workload, bundle_costs
-from leo_edge.export.exporter import ExportOptions, export_bundle
-from leo_edge.export.random_checkpoint import write_random_checkpoint
 from leo_edge.runtime.bundle import open_bundle
 from leo_edge.runtime.errors import BundleError, LeoEdgeError
+from tests.conftest import MadeOnce
 
 
-@pytest.fixture(scope="module")
-def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("inspect")
-    write_random_checkpoint("leo-mini-tiny", directory / "checkpoint")
-    export_bundle(directory / "checkpoint", directory / "bundle", ExportOptions(), lambda _: None)
-    return directory / "bundle"
+@pytest.fixture
+def bundle_dir(tiny_bundles: MadeOnce) -> Path:
+    return tiny_bundles["leo-mini-tiny"]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +52,7 @@ def test_text_tells_what_is_in_the_bundle(bundle_dir: Path, capsys: pytest.Captu
         "6 cameras of 1600x900 take 96 visual tokens, 9% of the context",
         "tiles uint8 [T, 112, 112, 3] -> tokens float32 [T, 64, 64]",
         "past_value.0..2 float32 [P, 2, 16]",
-        "checkpoint     checkpoint\n",
+        "checkpoint     leo-mini-tiny\n",
     ):
         assert said in text
     for name in bundle.manifest.graphs:

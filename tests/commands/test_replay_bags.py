@@ -143,12 +143,26 @@ def test_what_a_bag_lacks_is_said(
     given = ["--bags", str(bag), "--questions", f"recorded:{bag}", "--out", str(tmp_path / "run"), "--max-new-tokens", "3"]
     assert main(["replay", str(bundle), *given]) == 0
     out, _ = capsys.readouterr()
-    note = "d: 1 frames of CAM_BACK that were asked about are not in it"
+    note = "d: frames of CAM_BACK that were asked about and are not in it: 1"
     assert note in out.splitlines()
     assert note in (tmp_path / "run" / "report.html").read_text()
     missing = {line["stamp_ns"]: line["missing"] for line in said(tmp_path / "run")}
     assert missing.pop(answers[0].stamp_ns) == ["CAM_BACK"]
     assert set(map(tuple, missing.values())) == {()}
+
+
+def test_two_sets_of_one_stamp_are_told_apart(replay: Replay, scene: Drive, tmp_path: Path, of_the_dataset: list[Json]) -> None:
+    """As when a drive was played twice, and other frames were at hand the second time."""
+    answers = as_recorded(scene, of_the_dataset)
+    again = replace(answers[0], cameras={**answers[0].cameras, "CAM_BACK": None}, question_id="ask", question="What is behind?")
+    bag = write_drive_bag(tmp_path / "twice" / "first", [ref.load() for ref in scene.frames], [*answers, again])
+    given = ("--bags", bag, "--questions", f"recorded:{bag}")
+    assert replay(tmp_path / "run", *given)["scores"]["recorded"]["by_question"]["ask"]["asked"] == 1
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("What is behind?") == 1
+    assert [(line["missing"], line["sample"]) for line in said(tmp_path / "run") if line["kind"] == "ask"] == [
+        (["CAM_BACK"], f"first-{again.stamp_ns}-2")
+    ]
 
 
 def test_a_run_goes_on_where_it_stopped(replay: Replay, recorded: Path, tmp_path: Path) -> None:

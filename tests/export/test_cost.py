@@ -29,10 +29,10 @@ from leo_edge.export.cost import (
 from leo_edge.export.exporter import ExportOptions, export_bundle
 from leo_edge.export.llm_config import LlmConfig
 from leo_edge.export.presets import PRESETS
-from leo_edge.export.random_checkpoint import write_random_checkpoint
 from leo_edge.export.stages import StageOptions, build_stages
 from leo_edge.export.trace import TracedGraph, trace
 from leo_edge.runtime.bundle import Bundle, open_bundle
+from tests.conftest import MadeOnce
 
 Save = Callable[..., Path]
 
@@ -257,19 +257,15 @@ def test_uncounted_operators_exist() -> None:
 
 
 @pytest.fixture(scope="module")
-def leo(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_tiny("leo-tiny", 24, tmp_path_factory.mktemp("leo"))
+def leo(tiny_checkpoints: MadeOnce, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    directory = tmp_path_factory.mktemp("leo") / "bundle"
+    export_bundle(tiny_checkpoints["leo-tiny"], directory, ExportOptions(opset=24), lambda _: None)
+    return open_bundle(directory)
 
 
 @pytest.fixture(scope="module")
-def leo_mini(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_tiny("leo-mini-tiny", 20, tmp_path_factory.mktemp("leo_mini"))
-
-
-def export_tiny(preset: str, opset: int, directory: Path) -> Bundle:
-    write_random_checkpoint(preset, directory / "checkpoint")
-    export_bundle(directory / "checkpoint", directory / "bundle", ExportOptions(opset=opset), lambda _: None)
-    return open_bundle(directory / "bundle")
+def leo_mini(tiny_bundles: MadeOnce) -> Bundle:
+    return open_bundle(tiny_bundles["leo-mini-tiny"])
 
 
 def flops_by_stage(bundle: Bundle, workload: Workload = WORKLOAD) -> dict[str, int]:

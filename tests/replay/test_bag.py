@@ -137,10 +137,13 @@ class TestRefused:
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize("storage", StoragePlugin)
+    @pytest.mark.parametrize("compression", [CompressionMode.NONE, CompressionMode.FILE])
     @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.95])
-    def test_a_recording_that_was_cut_off(self, tmp_path: Path, storage: StoragePlugin, share: float) -> None:
-        path = write_drive_bag(tmp_path / "d", rounds(30), storage=storage)
-        file = next(one for one in path.iterdir() if one.suffix in (".mcap", ".db3"))
+    def test_a_recording_that_was_cut_off(
+        self, tmp_path: Path, storage: StoragePlugin, compression: CompressionMode, share: float
+    ) -> None:
+        path = write_drive_bag(tmp_path / "d", rounds(30), storage=storage, compression=compression)
+        file = next(one for one in path.iterdir() if one.suffix != ".yaml")
         file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
         with pytest.raises(DatasetError, match=r"^cannot read bag .*/d \(.+\): give a whole"):
             [ref.load() for ref in open_drive(path).frames]

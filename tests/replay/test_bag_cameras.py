@@ -97,11 +97,12 @@ class TestCameras:
         assert open_drive(write_bag(tmp_path / "d", write)).channels == ("A",)
 
     @pytest.mark.parametrize("topic", ["/rig/A/image_raw", "/rig/A/image_raw/compressed"])
-    def test_have_the_intrinsic_that_is_beside_their_images(self, tmp_path: Path, topic: str) -> None:
+    @pytest.mark.parametrize("size", [SIZE[::-1], (0, 0)])  # 0: it is not said
+    def test_have_the_intrinsic_that_is_beside_their_images(self, tmp_path: Path, topic: str, size: tuple[int, int]) -> None:
         def write(bag: BagWriter) -> None:
             for stamp_ns in (1, 2):
                 bag.compressed(topic, jpeg(picture(1)), stamp_ns) if "comp" in topic else bag.image(topic, picture(1), stamp_ns)
-                bag.camera_info("/rig/A/camera_info", INTRINSIC * float(stamp_ns), SIZE[::-1], stamp_ns)
+                bag.camera_info("/rig/A/camera_info", INTRINSIC * float(stamp_ns), size, stamp_ns)
             bag.camera_info("/rig/camera_info", np.eye(3), SIZE[::-1], 1)
 
         for ref in open_drive(write_bag(tmp_path / "d", write)).frames:

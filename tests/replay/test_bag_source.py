@@ -62,7 +62,7 @@ class TestStamps:
 
         drive = open_drive(write_bag(tmp_path / "d", write))
         assert shape(drive) == [("A", 90, None), ("B", 90, None)]
-        assert drive.notes == ("2 frames of A repeat a stamp and are left out",)
+        assert drive.notes == ("frames of A that repeat a stamp and are left out: 2",)
         np.testing.assert_array_equal(drive.frames[0].load().image, picture(1))
 
     def test_of_messages_received_at_once_tell_them_apart(self, tmp_path: Path) -> None:
@@ -109,16 +109,16 @@ class TestKeyframes:
         drive = open_drive(write_drive_bag(tmp_path / "d", rounds(), answers))
         assert list(drive.sample_stamps_ns) == ["d-100000000", "d-200000000"]
         assert drive.notes == (
-            "2 frames of A that were asked about are not in it",
-            "1 frames of B that were asked about are not in it",
-            "1 of 3 keyframes have no frame in it and are left out",
+            "frames of A that were asked about and are not in it: 2",
+            "frames of B that were asked about and are not in it: 1",
+            "keyframes that have no frame in it and are left out: 1 of 3",
         )
         assert [one.load().missing for one in plan_sets(drive)] == [(), ("A",)]
 
     def test_lack_a_camera_that_was_not_recorded(self, tmp_path: Path) -> None:
         drive = open_drive(write_drive_bag(tmp_path / "d", rounds(channels="A"), [given(200, 200, 220)]))
         assert [one.load().missing for one in plan_sets(drive)] == [("B",)]
-        assert drive.notes == ("1 frames of B that were asked about are not in it",)
+        assert drive.notes == ("frames of B that were asked about and are not in it: 1",)
 
     def test_are_not_those_of_cameras_that_were_not_chosen(self, tmp_path: Path) -> None:
         path = write_drive_bag(tmp_path / "d", rounds(), [given(200, 200, 220)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +24,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
-from tests.ros_node.conftest import NODE
-from tests.ros_node.rig import CAMERAS, NodeProcess, Rig, header, image_message, now_ns, pixels, stamp_of
+from tests.ros_node.conftest import NODE, SLOW, Start, slow
+from tests.ros_node.rig import CAMERAS, Rig, header, image_message, now_ns, pixels, stamp_of
 
 ERROR = DiagnosticStatus.ERROR
-SLOW = "tests.ros_node.slow_node"
 MS = 1_000_000
-
-Start = Callable[..., NodeProcess]
-
-
-@pytest.fixture
-def start(tmp_path: Path, micro: Path) -> Iterator[Start]:
-    """Starts nodes; those that still run at the end must stop in time."""
-    nodes: list[NodeProcess] = []
-
-    def run(*arguments: object, bundle: Path = micro, module: str = "leo_edge ros") -> NodeProcess:
-        nodes.append(NodeProcess(tmp_path / f"log-{len(nodes)}", bundle, *arguments, module=module))
-        return nodes[-1]
-
-    yield run
-    took = []
-    for node in nodes:
-        try:
-            if node.process.poll() is None:
-                took.append(node.stop())
-        finally:
-            node.kill()
-    assert all(seconds < 2.0 for seconds in took), took
-
-
-def slow(seconds: float) -> tuple[str, ...]:
-    """Arguments of a slow node."""
-    given = [pair for pair in NODE if pair != "--set"]
-    parameters = [f"leo_edge:{name}:={value}" for name, _, value in (pair.partition("=") for pair in given)]
-    return (str(seconds), *(word for parameter in parameters for word in ("-p", parameter)))
 
 
 def set_parameter(rig: Rig, name: str, value: Any) -> tuple[bool, str]:

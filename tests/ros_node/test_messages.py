@@ -1,5 +1,8 @@
 """The messages, as built: fields are set and read, constants have the values that others rely on."""
 
+import math
+
+import numpy as np
 import pytest
 
 pytest.importorskip("leo_edge_msgs", reason="the messages are not built: python -m leo_edge.ros_node.build_messages")
@@ -9,6 +12,10 @@ from leo_edge_msgs.msg import AnswerPiece, CameraUse, DegradeState, SceneAnswer,
 from leo_edge_msgs.srv import Ask
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
+
+from leo_edge.ros_node.encoder import CameraUse as Use
+from leo_edge.ros_node.messages import age_ms, image_message
+from leo_edge.ros_node.synchronizer import CameraState
 
 
 def test_constants_of_a_cameras_state() -> None:
@@ -67,3 +74,22 @@ def test_transforms_are_known_by_the_name_and_type_that_tf_has() -> None:
     from tf2_msgs.msg import TFMessage
 
     assert TFMessage.get_fields_and_field_types() == {"transforms": "sequence<geometry_msgs/TransformStamped>"}
+
+
+def test_ages_count_from_stamps_or_from_arrival_where_stamps_are_on_another_clock() -> None:
+    second = 1_000_000_000
+    now_ns, monotonic_ns = 1_700_000_000 * second, 500 * second
+    near = Use("front", CameraState.FRESH, now_ns - second, monotonic_ns - second // 5)
+    far = Use("left", CameraState.FRESH, now_ns - 3600 * second, monotonic_ns - second // 5)
+    assert age_ms(near, now_ns, monotonic_ns) == 1000
+    assert age_ms(far, now_ns, monotonic_ns) == 200
+    assert math.isnan(age_ms(Use("right", CameraState.MISSING), now_ns, monotonic_ns))
+
+
+def test_an_image_message_holds_the_image() -> None:
+    image = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    message = image_message(image, Header())
+    assert (message.height, message.width, message.step, message.encoding) == (2, 4, 12, "rgb8")
+    assert bytes(message.data) == image.tobytes()
+    mirrored = image_message(image[:, ::-1], Header())
+    assert bytes(mirrored.data) == image[:, ::-1].tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -94,6 +95,24 @@ def test_a_camera_that_returns_is_used_at_once() -> None:
     states = [one.states["back"] for one in sets]
     assert MISSING in states[12:48]
     assert states[48:] == [FRESH] * 24
+
+
+def test_an_anchor_seen_for_the_second_time_after_a_silence_ends_no_round_that_others_began() -> None:
+    sets, _ = run(fire(1, keep=lambda channel, number: channel != "front" or number in (0, 7)))
+    assert [round(one.stamp_ns / MS - START_MS) for one in sets[:8]] == [round(number * PERIOD_MS) for number in range(8)]
+    assert sets[7].states == dict.fromkeys(CAMERAS, FRESH)  # by then front's only interval is seven of the others'
+    assert len(sets) > 8
+
+
+@pytest.mark.parametrize(("share", "longest_ms"), [(0.3, 300), (0.6, 600), (0.9, 2500)])
+def test_however_many_frames_are_lost_sets_go_on(share: float, longest_ms: float) -> None:
+    for seed in range(8):
+        lost = random.Random(seed)
+        gone = {(channel, number) for channel in CAMERAS for number in range(120) if lost.random() < share}
+        sets, _ = run(fire(10, stagger_ms=10, keep=lambda channel, number, gone=gone: (channel, number) not in gone))  # type: ignore[misc]
+        stamps_ms = [one.stamp_ns / MS for one in sets]
+        steps = [later - earlier for earlier, later in pairwise(stamps_ms)]
+        assert 0 < min(steps) < max(steps) < longest_ms
 
 
 def test_a_camera_at_half_rate_is_waited_for_only_when_it_is_due() -> None:

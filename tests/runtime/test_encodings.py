@@ -152,13 +152,20 @@ class TestOpenCv:
     def test_that_is_not_installed_is_told_where_it_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "cv2", None)
         for encoding in (*MOSAICS, *YUV):
-            with pytest.raises(FrameError, match=f"^CAM_FRONT: {encoding} images need OpenCV, which is not installed: pip "):
+            with pytest.raises(
+                FrameError, match=rf"^CAM_FRONT: {encoding} images need OpenCV, which cannot be .*\): pip install"
+            ):
                 rgb_of(encoding, rows_of(encoding))
 
-    def test_is_not_needed_for_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (1, 1), (1, WIDTH), (HEIGHT, 1)])
+    @pytest.mark.parametrize("encoding", [*PIL_MODES, "mono8"])
+    def test_is_not_needed_for_the_others_and_makes_the_same_of_them(
+        self, monkeypatch: pytest.MonkeyPatch, encoding: str, height: int, width: int
+    ) -> None:
+        rows = rows_of(encoding)[:height]  # of a narrow image, the rest of each row is padding
+        with_opencv = rgb_of(encoding, rows, height, width)
         monkeypatch.setitem(sys.modules, "cv2", None)
-        for encoding in (*PIL_MODES, "mono8"):
-            rgb_of(encoding, rows_of(encoding))
+        np.testing.assert_array_equal(rgb_of(encoding, rows, height, width), with_opencv)
 
 
 REFUSED = [
