@@ -25,11 +25,15 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from leo_edge.ros_node.process import FAST_DDS_PROFILE, profile_variable
+
 CAMERAS = ("front", "left", "right")
 DOMAIN = 1 + os.getpid() % 100
 WAIT_S = 20.0
 _NS = 1_000_000_000
 _ENVIRONMENT = {"ROS_DOMAIN_ID": str(DOMAIN), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_LOCALHOST_ONLY": "1"}
+# It is the sender's shared memory that must hold an image: without the profile, half of 640x480 is lost.
+_ENVIRONMENT |= {profile_variable(): str(FAST_DDS_PROFILE)}
 
 
 def environment() -> dict[str, str]:

@@ -57,7 +57,7 @@ def assert_overload_is_survived(start: Start, rig: Rig, seconds: float, answer_s
     rig.wait(lambda: numbers()[0] > 0 and numbers()[0] == numbers()[1] + numbers()[2], "every set is accounted for")
     ready, answered, dropped = numbers()
     assert answered == len(rig.answers)
-    assert ready >= 0.6 * HZ * (seconds + 2 * answer_s)  # a busy machine fires some rounds too late, and so too close together
+    assert ready >= 0.8 * HZ * (seconds + 2 * answer_s)  # a busy machine fires some rounds too late, and so too close together
     assert dropped > 0.7 * ready
 
 
