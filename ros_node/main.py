@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         prepare_process()
     except LeoEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
     import rclpy  # after prepare_process: the middleware reads its profile when it is loaded
+    from rclpy.exceptions import ParameterException
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
@@ -32,8 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
-    node = LeoEdgeNode()
+    try:
+        rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
+        node = LeoEdgeNode()
+    except (RuntimeError, ParameterException) as error:  # rcl's own errors are RuntimeErrors
+        return _fail(str(error))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -47,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _fail(message: str) -> int:
+    """Prints an error as one line and returns the exit code of bad input."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

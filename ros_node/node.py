@@ -8,7 +8,6 @@ inactive --cleanup--> unconfigured
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from leo_edge.ros_node.parameters import (
     check_parameters,
     question_specs,
 )
+from leo_edge.ros_node.process import release_memory
 from leo_edge.ros_node.worker import Worker
 from leo_edge.runtime.bundle import Bundle, open_bundle
 from leo_edge.runtime.errors import LeoEdgeError
@@ -162,7 +162,7 @@ class LeoEdgeNode(LifecycleNode):
         if not active.worker.stop(_STOP_S):
             self.get_logger().warning(f"the model is still at work after {_STOP_S:g} s; it is freed when it comes to its end")
         del active
-        gc.collect()  # the engine's sessions are freed now, not at some time
+        release_memory()
 
     def _clean_up(self) -> None:
         self._stop_work()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from importlib.util import find_spec
@@ -45,6 +46,14 @@ def prepare_process() -> None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_ARENA_MAX, _NUM_ARENAS)
+
+
+def release_memory() -> None:
+    """Gives back to the system what is not used any more, which malloc keeps by the thresholds that were set."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's, as above
+    if trim is not None:
+        trim(0)
 
 
 def profile_variable() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
 from pathlib import Path
 
 from leo_edge.runtime.errors import LeoEdgeError
@@ -23,11 +25,15 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from leo_edge.ros_node.main import main
 
-    return main(ros_arguments(args))
+    with tempfile.TemporaryDirectory(prefix="leo_edge_") as folder:
+        return main(ros_arguments(args, Path(folder) / "options.param.yaml"))
 
 
-def ros_arguments(args: argparse.Namespace) -> list[str]:
-    """Returns the node's command line. A parameter is named with its node: else an entry for the node in a file would win.
+def ros_arguments(args: argparse.Namespace, options_file: Path) -> list[str]:
+    """Returns the node's command line.
+
+    Parameters go by a file under the node's whole name: only so they win over an entry for the node in the user's file, and
+    reach a node in a namespace.
 
     Raises:
         LeoEdgeError: an option is not as ROS wants it.
@@ -37,13 +43,16 @@ def ros_arguments(args: argparse.Namespace) -> list[str]:
         if not args.params_file.is_file():
             raise LeoEdgeError(f"no parameter file {args.params_file}: check the path")
         given += ["--params-file", str(args.params_file)]
-    pairs = [("bundle", str(args.bundle.absolute())), *(_pair(entry) for entry in args.set)]
+    namespace = args.namespace.strip("/")
+    pairs = [("bundle", json.dumps(str(args.bundle.absolute()))), *(_pair(entry) for entry in args.set)]
     if args.use_sim_time:
         pairs.append(("use_sim_time", "true"))
-    for name, value in pairs:
-        given += ["-p", f"leo_edge:{name}:={value}"]
-    if args.namespace:
-        given += ["-r", f"__ns:=/{args.namespace.strip('/')}"]
+    lines = [f"/{namespace}/leo_edge:" if namespace else "/leo_edge:", "  ros__parameters:"]
+    lines += [f"    {name}: {value}" for name, value in pairs]
+    options_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    given += ["--params-file", str(options_file)]
+    if namespace:
+        given += ["-r", f"__ns:=/{namespace}"]
     for rule in args.remap:
         if ":=" not in rule:
             raise LeoEdgeError(f"--remap got {rule!r}: expected FROM:=TO")

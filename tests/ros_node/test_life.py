@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,14 @@ from leo_edge_msgs.srv import Ask
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from tests.ros_node.conftest import NODE, SLOW, Start, slow
-from tests.ros_node.rig import CAMERAS, Rig, header, image_message, now_ns, pixels, stamp_of
+from tests.ros_node.rig import CAMERAS, WAIT_S, Rig, environment, header, image_message, now_ns, pixels, stamp_of
 
 ERROR = DiagnosticStatus.ERROR
 MS = 1_000_000
@@ -227,3 +229,41 @@ def test_ended_by_sigterm(start: Start, rig: Rig) -> None:
     rig.connect()
     rig.run(0.3)
     assert node.stop(signal.SIGTERM) < 2.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["deadline_ms=-5.0"], "deadline_ms"),
+        (["cameras=[front"], "arse"),
+        (["deadline_ms"], "--set got 'deadline_ms': expected NAME=VALUE"),
+    ],
+    ids=["out of range", "no YAML", "no value"],
+)
+def test_options_that_cannot_be_are_one_error_line(options: list[str], message: str, micro: Path) -> None:
+    command = [sys.executable, "-m", "leo_edge", "ros", str(micro), "--set", *options]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2, done.stderr
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_options_win_over_the_file_in_a_namespace_too(start: Start, micro: Path, tmp_path: Path) -> None:
+    file = tmp_path / "car.param.yaml"
+    other = {"bundle": "/nowhere", "max_new_tokens": 9, "deadline_ms": 123}
+    entry = "".join(f"    {name}: {value}\n" for name, value in other.items())
+    file.write_text(f"/car/leo_edge:\n  ros__parameters:\n{entry}")
+    rig = Rig()
+    try:
+        node = start(*NODE, "--params-file", file, "--namespace", "car")
+        client: Any = rig.node.create_client(GetParameters, "/car/leo_edge/get_parameters")
+        assert client.wait_for_service(WAIT_S), node.text()
+        future = client.call_async(GetParameters.Request(names=["bundle", "max_new_tokens", "deadline_ms"]))
+        rig.wait(future.done, "parameters")
+        bundle, tokens, deadline = future.result().values
+        assert (bundle.string_value, tokens.integer_value) == (str(micro), 4)
+        assert 123 in (deadline.integer_value, deadline.double_value)  # what only the file has is taken
+    finally:
+        rig.close()
