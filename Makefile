@@ -55,8 +55,11 @@ lint: env ## Check style, types and the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# A test file to each core, on which torch must not be in the way of another torch; those of the node after that, since they look
+# at the time.
 test: lint ## Run all tests that this machine can run (what it cannot says why)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile --ignore tests/ros_node
+	$(BIN)/pytest tests/ros_node
 
 test-jazzy: ## Run the node's tests against ROS jazzy
 	$(MAKE) ROS=jazzy env

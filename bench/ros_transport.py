@@ -4,7 +4,7 @@ One process publishes camera images and camera_info, another one takes them in w
 worker and conversion to RGB; in place of the model is a pipeline that does nothing. What is measured is what it costs to have
 frame sets, and how old they are then. Three setups take turns in one run:
 
-- leo_edge: both processes are prepared as the node prepares itself (Fast DDS profile, malloc's thresholds), best effort;
+- leo_edge: both processes are prepared as the node prepares itself (Fast DDS profile, malloc's settings), best effort;
 - defaults: the middleware as it is, best effort;
 - defaults, reliable: the same with reliable publishers and subscriptions.
 

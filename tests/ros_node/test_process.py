@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,31 @@ def test_messages_that_are_not_built_are_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(process, "find_spec", lambda name: None if name == "leo_edge_msgs" else object())
     with pytest.raises(LeoEdgeError, match="leo_edge_msgs, are not built: colcon build"):
         prepare_process()
+
+
+ALLOCATE = """
+import ctypes, threading
+{prepare}
+libc = ctypes.CDLL(None)
+together = threading.Barrier(8)
+
+def allocate():
+    libc.malloc(1000)
+    together.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+libc.fdopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="glibc's malloc alone has arenas")
+def test_threads_share_two_arenas() -> None:
+    def num_arenas(prepare: str) -> int:
+        command = [sys.executable, "-c", ALLOCATE.format(prepare=prepare)]
+        return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout.count("<heap nr=")
+
+    assert num_arenas("") > 4
+    assert num_arenas("from leo_edge.ros_node.process import prepare_process; prepare_process()") == 2

@@ -39,11 +39,8 @@ def test_a_long_drive(start: Start, rig: Rig, capsys: pytest.CaptureFixture[str]
     slope, _ = np.polyfit(times, memory, 1)
     by_minute = [float(np.mean(rates[i : i + PER_MINUTE])) for i in range(0, len(rates), PER_MINUTE)]
     with capsys.disabled():
-        print(
-            f"\n{MINUTES:g} minutes, the first quarter left out: {memory.mean():.1f} MB, slope {slope:+.1f} MB an hour, ",
-            end="",
-        )
-        print(f"from {memory[0]:.1f} to {memory[-1]:.1f}; answers a second {rates.mean():.2f}, stopped in {took:.1f} s")
+        print(f"\n{MINUTES:g} minutes, the first quarter left out: memory {memory[0]:.1f} to {memory[-1]:.1f} MB, ", end="")
+        print(f"slope {slope:+.1f} MB an hour; answers a second {rates.mean():.2f}; stopped in {took:.2f} s")
         print("answers a second, by minute: " + " ".join(f"{rate:.2f}" for rate in by_minute))
     assert slope * (times[-1] - times[0]) < max(STEP_MB, MOST_PER_HOUR * memory.mean() * (times[-1] - times[0]))
     assert rates.mean() > 0.95 * HZ
