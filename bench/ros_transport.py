@@ -181,6 +181,8 @@ def publish(stream: Stream, reliable: bool) -> dict[str, float]:
             image_publisher.publish(message)
     time.sleep(max(0.0, start + num_sets / stream.hz - time.monotonic()))
     used_s, seconds = cpu.used()
+    node.destroy_node()
+    rclpy.shutdown()
     return {"cpu": 100 * used_s / seconds, "hz": (num_sets - warm) / seconds, "kilobytes": len(message.data) / 1e3}
 
 
@@ -262,7 +264,8 @@ def receive(stream: Stream, reliable: bool) -> Received:
     CameraInputs(node, worker, health, stream.transport, "reliable" if reliable else "best_effort")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    threading.Thread(target=executor.spin, daemon=True).start()
+    spinning = threading.Thread(target=executor.spin, daemon=True)
+    spinning.start()
     worker.start()
     wait_for(lambda: bool(worker.counts.frames), "frames")
     time.sleep(WARM_UP_S)
@@ -272,7 +275,13 @@ def receive(stream: Stream, reliable: bool) -> Received:
     frames = [worker.counts.frames[c, Taken.NEWEST] - before[c, Taken.NEWEST] for c in stream.channels]
     if errors := log.errors + [camera.last_error for camera in health.cameras.values() if camera.errors]:
         raise SystemExit(f"got errors, expected none: {errors[:3]}")
-    return Received(frames, seconds, ages, used_s, resident_mb())
+    held_mb = resident_mb()
+    executor.shutdown()
+    spinning.join(5)
+    worker.stop(5)
+    node.destroy_node()
+    rclpy.shutdown()
+    return Received(frames, seconds, ages, used_s, held_mb)
 
 
 # The benchmark.
@@ -300,12 +309,11 @@ def run(setup: Setup, stream: Stream) -> tuple[Received, dict[str, float]]:
 
 
 def play_role(role: str, setup: Setup, stream: Stream) -> None:
-    """Is one of the two processes, and prints its result."""
+    """Is one of the two processes, and prints its result. Both end in order: a killed one leaves its shared memory behind."""
     if setup.prepared:
         prepare_process()
     result = publish(stream, setup.reliable) if role == "publish" else asdict(receive(stream, setup.reliable))
-    print(json.dumps(result), flush=True)
-    os._exit(0)  # the executor's thread is still at work
+    print(json.dumps(result))
 
 
 def row(runs: list[tuple[Received, dict[str, float]]]) -> dict[str, float]:
@@ -389,6 +397,7 @@ def main() -> None:
     """Runs the benchmark."""
     if sys.argv[3:4] == ["--role"]:
         play_role(sys.argv[4], Setup(**json.loads(sys.argv[1])), Stream(**json.loads(sys.argv[2])))
+        return
     stream, rounds = parse()
     print(machine())
     runs: dict[str, list[tuple[Received, dict[str, float]]]] = defaultdict(list)
