@@ -30,6 +30,7 @@ from leo_edge.runtime.errors import FrameError
 Payload = TypeVar("Payload")
 
 _NUM_INTERVALS = 9  # of which the median is taken: one lost frame in four does not move it
+_ENOUGH_INTERVALS = 3  # fewer of the anchor's may be one long silence
 _DEAD_AFTER = 3.0  # intervals without a frame: nobody waits for that camera
 
 
@@ -197,9 +198,9 @@ class Synchronizer(Generic[Payload]):
         return Taken.JUMP if before.stamp_ns - arrival.stamp_ns > self.rules.max_age_ms * 1e6 else Taken.LATE
 
     def _round_interval_ns(self) -> float:
-        """The time between rounds: the anchor's, else the others' median, else what is surely less."""
-        if (anchor := self.interval_ns(self.rules.anchor)) is not None:
-            return anchor
+        """The time between rounds: the anchor's, once it is known well, else the cameras' median, else what is surely less."""
+        if len(self._intervals.get(self.rules.anchor, ())) >= _ENOUGH_INTERVALS:
+            return median(self._intervals[self.rules.anchor])
         known = [interval for channel in self._newest if (interval := self.interval_ns(channel)) is not None]
         return median(known) if known else self.rules.max_time_diff_ms * 1e6 / 2
 

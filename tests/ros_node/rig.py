@@ -32,13 +32,13 @@ DOMAIN = 1 + os.getpid() % 100
 WAIT_S = 20.0
 _NS = 1_000_000_000
 _ENVIRONMENT = {"ROS_DOMAIN_ID": str(DOMAIN), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_LOCALHOST_ONLY": "1"}
-# It is the sender's shared memory that must hold an image: without the profile, half of 640x480 is lost.
-_ENVIRONMENT |= {profile_variable(): str(FAST_DDS_PROFILE)}
+# It is the sender's shared memory that must hold an image: without the profile, half of 640x480 is lost. The node sets its own.
+_OWN = {profile_variable(): str(FAST_DDS_PROFILE)}
 
 
 def environment() -> dict[str, str]:
     """What the node's process and this one agree on."""
-    return os.environ | _ENVIRONMENT
+    return {name: value for name, value in (os.environ | _ENVIRONMENT).items() if name not in _OWN}
 
 
 class NodeProcess:
@@ -79,7 +79,7 @@ class Rig:
     """Cameras that fire when they are told to, and ears for what the node says."""
 
     def __init__(self, cameras: Iterable[str] = CAMERAS, *, compressed: bool = False, reliable: bool = True) -> None:
-        os.environ.update(_ENVIRONMENT)
+        os.environ.update(_ENVIRONMENT | _OWN)
         self.context = Context()
         rclpy.init(context=self.context, domain_id=DOMAIN)
         self.node = Node("rig", context=self.context)

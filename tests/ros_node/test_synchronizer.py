@@ -115,6 +115,12 @@ def test_however_many_frames_are_lost_sets_go_on(share: float, longest_ms: float
         assert 0 < min(steps) < max(steps) < longest_ms
 
 
+def test_an_anchor_that_begins_late_loses_no_set() -> None:
+    sets, _ = run(fire(4, keep=lambda channel, number: channel != "front" or number == 0 or number >= 24))
+    assert len(sets) == 48
+    assert {one.states["front"] for one in sets[24:]} == {FRESH}
+
+
 def test_a_camera_at_half_rate_is_waited_for_only_when_it_is_due() -> None:
     sets, _ = run(fire(4, keep=lambda channel, number: channel != "left" or number % 2 == 0))
     assert len(whole(sets)) == 48
