@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, metavar="N", help="draw in N processes (default: one per core)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of the engine (default: its own choice)")
+    parser.add_argument(
+        "--max-visual-tokens",
+        type=int,
+        metavar="N",
+        help="show a bundle's language model at most N of each camera (default: all)",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
 
@@ -49,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         path = CARD_ANSWERS if args.against == "card" else Path(args.against)
         kept = AnswerFile.read(path)
         kept.require_same_questions(options, path)
-    answerer = open_answerer(args.model, threads=args.threads)
+    answerer = open_answerer(args.model, threads=args.threads, max_visual_tokens=args.max_visual_tokens)
     split = draw(options, processes=args.processes)
     answers = answer(answerer, split)
     if args.answers:
@@ -64,18 +70,23 @@ def run(args: argparse.Namespace) -> int:
     return 0 if agreed is None or not agreed.differing else 1
 
 
-def open_answerer(model: Path, *, threads: int = 0) -> Answerer:
+def open_answerer(model: Path, *, threads: int = 0, max_visual_tokens: int | None = None) -> Answerer:
     """Opens a bundle in its pipeline or a checkpoint in torch, by what is in the directory.
 
     Raises:
-        LeoEdgeError: it is neither.
+        LeoEdgeError: it is neither, or `max_visual_tokens` is not for it.
     """
     from leo_edge.demo.answering import BundleAnswerer, TorchAnswerer
     from leo_edge.runtime.manifest import MANIFEST_NAME
     from leo_edge.runtime.pipeline import open_pipeline
 
     if (model / MANIFEST_NAME).exists():
-        return BundleAnswerer(open_pipeline(model, threads=threads))
+        try:
+            return BundleAnswerer(open_pipeline(model, threads=threads), max_visual_tokens)
+        except ValueError as error:
+            raise LeoEdgeError(f"--{error}".replace("_", "-", 2)) from None
+    if max_visual_tokens is not None:
+        raise LeoEdgeError(f"--max-visual-tokens is for bundles, {model} is none: export it first")
     if (model / "config.json").exists():
         return TorchAnswerer.open(model)
     raise LeoEdgeError(f"{model} holds neither {MANIFEST_NAME} nor config.json: give a bundle or a checkpoint")

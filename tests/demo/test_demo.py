@@ -67,6 +67,8 @@ def test_bundle_answers_as_torch_does_twice_and_as_a_file_of_answers_holds(
         assert main(["demo", "score", str(shipped_bundle), *options, "--against", str(torch_answers)]) == 0
         total = len(AnswerFile.read(torch_answers).answers.own) * 2
         assert f"{total} of {total} answers equal" in capsys.readouterr().out
+    few = ["--max-visual-tokens", "2"]  # of 12, the model is as good as blind
+    assert main(["demo", "score", str(shipped_bundle), *options, *few, "--against", str(torch_answers)]) == 1
     altered = torch_answers.read_text().replace('"yes"', '"maybe"', 1)
     torch_answers.write_text(altered)
     assert main(["demo", "score", str(shipped_bundle), *options, "--against", str(torch_answers)]) == 1
@@ -90,3 +92,8 @@ class TestBadInput:
         assert "neither bundle.json nor config.json" in error_line("demo", "score", tmp_path)
         assert "expected at least 2 scenes" in error_line("demo", "score", SHIPPED, "--scenes", 1)
         assert "give the same options" in error_line("demo", "score", SHIPPED, "--scenes", 2, "--against", "card")
+        assert "is for bundles" in error_line("demo", "score", SHIPPED, "--max-visual-tokens", 3)
+
+    def test_scores_with_no_fewer_than_one_visual_token(self, shipped_bundle: Path, error_line: CommandLine) -> None:
+        line = error_line("demo", "score", shipped_bundle, "--max-visual-tokens", 0)
+        assert line == "error: --max-visual-tokens must be at least 1, got 0"

@@ -9,7 +9,7 @@ from leo_edge.runtime.errors import LeoEdgeError
 
 
 def test_levels_add_up() -> None:
-    assert parse_ladder(DEFAULT_STEPS) == (
+    assert parse_ladder(("max_tiles=3", "side_every=3", "visual_tokens=0.5", "max_new_tokens=16")) == (
         Economy(),
         Economy(max_tiles=3),
         Economy(max_tiles=3, side_every=3),
