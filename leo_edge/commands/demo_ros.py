@@ -102,10 +102,12 @@ def _drive_through(args: argparse.Namespace, bundle: Path, drive: Path) -> Heard
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
+    from rclpy.signals import SignalHandlerOptions
 
     from leo_edge.ros_node.listener import listen, one_line
 
-    rclpy.init()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     ears = Node(f"leo_edge_demo_{os.getpid()}")
     last = [time.monotonic()]
 
@@ -119,7 +121,7 @@ def _drive_through(args: argparse.Namespace, bundle: Path, drive: Path) -> Heard
     options = ["--set", f"deadline_ms={args.deadline_ms}"]
     with _process(args.work / "node.log", "ros", str(bundle), *options) as node:
         while "node" not in heard.statuses or heard.value("node", "state") != "active":
-            _check_alive(node, args.work / "node.log", _START_S)
+            _check_alive(node, args.work / "node.log", heard)
             executor.spin_once(timeout_sec=0.1)
         with _process(args.work / "player.log", "ros-play", "--nuscenes", str(drive)) as player:
             while player.poll() is None or time.monotonic() - last[0] < _QUIET_S:
@@ -146,14 +148,17 @@ def _process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def _check_alive(process: subprocess.Popen[bytes], log: Path, timeout_s: float) -> None:
+def _check_alive(process: subprocess.Popen[bytes], log: Path, heard: Heard) -> None:
     """Checks that the node is on its way.
 
     Raises:
-        LeoEdgeError: it ended, or takes too long.
+        LeoEdgeError: it ended, cannot become active, or takes too long.
     """
+    status = heard.statuses.get("node")
+    if status is not None and status.message.startswith("cannot "):
+        raise LeoEdgeError(f"the node {status.message}")
     age_s = time.time() - log.stat().st_ctime
-    if process.poll() is not None or age_s > timeout_s:
+    if process.poll() is not None or age_s > _START_S:
         lines = log.read_text(errors="replace").strip().splitlines() or ["nothing in its log"]
         raise LeoEdgeError(f"the node did not become active: {lines[-1]} (see {log})")
 

@@ -132,6 +132,15 @@ def test_a_recording_replayed_offline_gives_the_same_answers(
     assert len({answer.answer for answer in answers}) > 1  # else any answer would do
 
 
+def test_demo_without_a_bundle_is_one_error_line(world: Path, tmp_path: Path) -> None:
+    command = leo_edge("demo", "ros", "--bundle", tmp_path / "none", "--nuscenes", world, "--work", tmp_path)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: the node cannot configure: ")
+    assert str(tmp_path / "none") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_demo_in_short(world: Path, micro: Path, tmp_path: Path) -> None:
     """What `make ros-demo` does, with a smaller model and a shorter drive."""
     command = leo_edge("demo", "ros", "--bundle", micro, "--nuscenes", world, "--work", tmp_path, "--deadline-ms", 2000)
