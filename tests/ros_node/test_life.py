@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 import subprocess
@@ -190,11 +191,11 @@ def test_the_clock_jumps_back_when_a_bag_begins_again(start: Start, rig: Rig) ->
             for channel in CAMERAS:
                 rig.publish(channel, image_message(channel, number, stamp_ns))
             time.sleep(0.08)
-    rig.wait(lambda: len(rig.answers) >= 18, "answers in both rounds")
+    rig.wait(lambda: len(rig.answers) >= 14, "answers in both rounds")
     stamps = [stamp_of(answer) for answer in rig.answers]
-    assert min(stamps[10:]) < max(stamps[:9])
+    assert sum(later < earlier for earlier, later in itertools.pairwise(stamps)) == 1
     ages = [camera.age_ms for answer in rig.answers for camera in answer.cameras]
-    assert all(6.9 <= age < 120 for age in ages), ages  # by the clock of the bag, not by that of the machine
+    assert all(round(age - 7, 1) % 200 == 0 for age in ages), ages  # by the clock of the bag, not by that of the machine
 
 
 def test_asked_and_heard_in_every_way(start: Start, rig: Rig) -> None:

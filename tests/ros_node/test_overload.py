@@ -63,7 +63,7 @@ def assert_overload_is_survived(start: Start, rig: Rig, seconds: float, answer_s
     rig.wait(lambda: numbers(rig)[0] > 0 and numbers(rig)[0] == sum(numbers(rig)[1:]), "every set is accounted for")
     ready, answered, dropped = numbers(rig)
     assert answered == len(heard)
-    assert ready >= 0.8 * HZ * (seconds + 2 * answer_s)  # a busy machine fires some rounds too late, and so too close together
+    assert ready >= 0.6 * HZ * (seconds + 2 * answer_s)  # a busy machine fires some rounds too late, and so too close together
     assert dropped > 0.7 * ready
 
     fire_for(rig, node, 0.6 * answer_s)
