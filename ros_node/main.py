@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Sequence
-from types import FrameType
 
 from leo_edge.ros_node.process import prepare_process
 from leo_edge.runtime.errors import LeoEdgeError
+
+_END_S = 1.0  # for a callback that is under way when the node is told to end
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,11 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from leo_edge.ros_node.node import LeoEdgeNode
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
+    # A handler that raises would do so inside rclpy's C++, which makes other errors of it.
+    stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+        signal.signal(number, lambda _number, _frame: stopped.set())
     try:
         rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
         node = LeoEdgeNode()
@@ -39,16 +40,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    try:
-        node.autostart()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.close()
-        executor.shutdown(timeout_sec=0)
-        node.destroy_node()
-        rclpy.try_shutdown()
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            pass  # ROS itself was shut down
+        finally:
+            stopped.set()
+
+    node.autostart()
+    spinning = threading.Thread(target=spin, name="leo_edge executor", daemon=True)
+    spinning.start()
+    stopped.wait()
+    executor.shutdown(timeout_sec=0)
+    spinning.join(_END_S)
+    node.close()
+    node.destroy_node()
+    rclpy.try_shutdown()
     return 0
 
 
