@@ -17,12 +17,9 @@ from leo_edge.replay.run_files import Json, Outcome
 from leo_edge.replay.source import Drive, PlannedSet, plan_sets
 from leo_edge.runtime.answer import Answer
 from leo_edge.runtime.frames import FrameSet
-from leo_edge.runtime.pipeline import AskOptions
+from leo_edge.runtime.pipeline import AskOptions, left_ms
 from leo_edge.runtime.spans import spans_to_json
 from leo_edge.runtime.tokens import VisualTokens
-
-# A question that is asked when its deadline is over: decoding stops at once, and says so.
-_OVER_MS = 1e-6
 
 
 class Answering(Protocol):
@@ -120,9 +117,7 @@ class Replayer:
         return Outcome(tuple(answers), timing)
 
     def _ask_options(self, passed_ns: int) -> AskOptions:
-        deadline_ms = self._options.deadline_ms
-        left = None if deadline_ms is None else max(_OVER_MS, deadline_ms - passed_ns / 1e6)
-        return AskOptions(self._options.max_new_tokens, left)
+        return AskOptions(self._options.max_new_tokens, left_ms(self._options.deadline_ms, passed_ns))
 
     @staticmethod
     def _times(drive: Drive, turn: Turn, start_ns: int) -> dict[str, Any]:

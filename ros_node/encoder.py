@@ -32,7 +32,6 @@ class EncodedSet:
 
     number: int
     stamp_ns: int
-    ready_ns: int
     waited_ms: float
     tokens: VisualTokens
     cameras: tuple[CameraUse, ...]
@@ -66,9 +65,9 @@ class Encoder:
         """Returns how many of a camera's visual tokens are used under an economy; None: all of them."""
         if economy.visual_tokens == 1:
             return None
-        fuse, tiling = self._pipeline.bundle.manifest.fuse, self._pipeline.bundle.manifest.tiling
+        fuse = self._pipeline.bundle.manifest.fuse
         tiles = 1 if fuse.unit == "image" else max((kept.tokens.num_tiles for kept in self._kept.values()), default=1)
-        return max(1, round(economy.visual_tokens * fuse.num_tokens * min(tiles, tiling.max_tiles + 1)))
+        return max(1, round(economy.visual_tokens * fuse.num_tokens * tiles))
 
     def encode(self, ready: ReadySet[Picture], rules: SyncRules, economy: Economy, taken_ns: int) -> EncodedSet | None:
         """Encodes a set; None where no camera has anything to show."""
@@ -87,7 +86,7 @@ class Encoder:
         tokens = VisualTokens(tuple(self._kept[channel].tokens for channel in used), missing, ready.stamp_ns, spans)
         images = {frame.channel: frame.image for frame in frames}
         waited_ms = (taken_ns - ready.ready_ns) / 1e6
-        return EncodedSet(ready.number, ready.stamp_ns, ready.ready_ns, waited_ms, tokens, uses, images)
+        return EncodedSet(ready.number, ready.stamp_ns, waited_ms, tokens, uses, images)
 
     def _drop_other_times(self, ready: ReadySet[Picture], rules: SyncRules) -> None:
         """Forgets tokens from after the set, which are left over when time has jumped back, and those that are too old."""

@@ -21,7 +21,6 @@ class AnswerReport:
     deadline_met: bool
     level: int
     steps: tuple[str, ...]
-    answered_ns: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,12 +20,11 @@ from leo_edge.ros_node.outlet import AnswerReport, Outlet, SetReport
 from leo_edge.ros_node.questions import Schedule, StandingQuestion
 from leo_edge.ros_node.synchronizer import Arrival, ReadySet, SyncCounts, Synchronizer, SyncRules, Taken
 from leo_edge.runtime.errors import LeoEdgeError
-from leo_edge.runtime.pipeline import AskOptions, Pipeline
+from leo_edge.runtime.pipeline import AskOptions, Pipeline, left_ms
 
 ASK_ID = "ask"
 _MOST_REQUESTS = 8
 _IDLE_S = 0.25  # how often it is looked whether somebody listens
-_OVER_MS = 1e-6  # the deadline of a question that comes too late for it: decoding stops at once, and says so
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,6 @@ class Worker:
     def counts(self) -> SyncCounts:
         """What became of frames and sets; a live object."""
         return self._sync.counts
-
-    @property
-    def level(self) -> int:
-        """How far down the ladder it is."""
-        return self._ladder.level
 
     def start(self) -> None:
         """Begins to work."""
@@ -220,10 +214,9 @@ class Worker:
         options = self._options(economy, since_ns, deadline_ms, max_new_tokens)
         pieces = _Pieces(self._outlet, encoded, question.id, self._check_stopped)
         answer = self._pipeline.ask(encoded.tokens, question.text, options, on_text=pieces.add)
-        answered_ns = self._clock()
-        since_ms = (answered_ns - since_ns) / 1e6
+        since_ms = (self._clock() - since_ns) / 1e6
         met = deadline_ms is None or since_ms <= deadline_ms
-        report = AnswerReport(question.id, answer, encoded, since_ms, deadline_ms, met, level, steps, answered_ns)
+        report = AnswerReport(question.id, answer, encoded, since_ms, deadline_ms, met, level, steps)
         pieces.finish()
         self._outlet.on_answer(report)
         if question.id != ASK_ID and (reason := self._ladder.record(since_ms, deadline_ms)) is not None:
@@ -231,9 +224,9 @@ class Worker:
         return report
 
     def _options(self, economy: Economy, since_ns: int, deadline_ms: float | None, max_new_tokens: int) -> AskOptions:
-        left_ms = None if deadline_ms is None else max(_OVER_MS, deadline_ms - (self._clock() - since_ns) / 1e6)
+        left = left_ms(deadline_ms, self._clock() - since_ns)
         longest = max_new_tokens if economy.max_new_tokens is None else min(max_new_tokens, economy.max_new_tokens)
-        return AskOptions(longest, left_ms, max_visual_tokens=self._encoder.most_visual_tokens(economy))
+        return AskOptions(longest, left, max_visual_tokens=self._encoder.most_visual_tokens(economy))
 
     def _serve_requests(self) -> None:
         while True:

@@ -33,6 +33,15 @@ from leo_edge.runtime.tokens import NO_IMAGES, CameraTokens, VisualTokens
 BACKENDS = ("auto", "ort")
 
 
+# A question that is asked when its deadline is over: decoding stops at once, and says so.
+_OVER_MS = 1e-6
+
+
+def left_ms(deadline_ms: float | None, passed_ns: int) -> float | None:
+    """Returns what is left of a deadline as `AskOptions` take it, a moment where it is over; None: there is no deadline."""
+    return None if deadline_ms is None else max(_OVER_MS, deadline_ms - passed_ns / 1e6)
+
+
 @dataclass(frozen=True)
 class AskOptions:
     """How to answer. `deadline_ms` counts from the call; `stop_strings` are added to the bundle's own.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leo_edge.commands import demo_ros, demo_score, demo_train, demo_world
-from leo_edge.commands.progress import say
+from leo_edge.commands.demo_parts import draw_drive, export_shipped
 from leo_edge.commands.report import latency_table
 from leo_edge.runtime.errors import LeoEdgeError
 
@@ -50,17 +49,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _demo(out: Path, scenes: int, seconds: float) -> int:
-    from leo_edge.demo.answer_file import CARD_ANSWERS, SHIPPED, AnswerFile
+    from leo_edge.demo.answer_file import CARD_ANSWERS, AnswerFile
     from leo_edge.demo.answering import BundleAnswerer
     from leo_edge.demo.scoring import SplitOptions
-    from leo_edge.export.exporter import ExportOptions, export_bundle
     from leo_edge.runtime.pipeline import open_pipeline
 
     options, card = SplitOptions(scenes=scenes), AnswerFile.read(CARD_ANSWERS)
     bundle = out / "bundle"
     _clear(out)
-    say(f"exporting {SHIPPED} to {bundle}")
-    export_bundle(SHIPPED, bundle, ExportOptions(), say)
+    export_shipped(bundle)
     split = demo_score.draw(options)
     pipeline = open_pipeline(bundle)
     print("\n" + _show(pipeline, split))
@@ -80,16 +77,12 @@ def _demo(out: Path, scenes: int, seconds: float) -> int:
 def _replay_drive(out: Path, bundle: Path, seconds: float) -> str:
     """Draws a val drive and replays it with all questions about it; returns accuracy, latencies and the report's path."""
     from leo_edge.commands.replay import replay_to
-    from leo_edge.demo.dataset.plan import DatasetOptions
-    from leo_edge.demo.dataset.writer import write_dataset
     from leo_edge.replay.nuscenes_source import NuScenesOptions
     from leo_edge.replay.replayer import PlayOptions
     from leo_edge.replay.session import ReplayJob, play_here
 
     drive = out / "drive"
-    say(f"drawing a drive of {seconds:g} s to {drive}")
-    options = DatasetOptions(num_scenes=1, split="val", seconds=seconds, keyframes_only=True)
-    write_dataset(drive, options, processes=os.cpu_count() or 1)
+    draw_drive(drive, seconds)
     job = ReplayJob(bundle, NuScenesOptions(drive), str(drive / "questions" / "val.json"), PlayOptions())
     summary, text = replay_to(out / "replay", job, play_here)
     (name,) = summary["run"]["drives"]

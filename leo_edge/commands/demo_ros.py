@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leo_edge.commands.progress import say
+from leo_edge.commands.demo_parts import draw_drive, export_shipped
 from leo_edge.runtime.errors import LeoEdgeError
 
 if TYPE_CHECKING:
@@ -37,8 +37,11 @@ def run(args: argparse.Namespace) -> int:
     from leo_edge.ros_node.process import prepare_process
 
     args.work.mkdir(parents=True, exist_ok=True)
-    bundle = args.bundle or _exported(args.work / "bundle")
-    drive = args.nuscenes or _drawn(args.work / "drive", args.drive_seconds)
+    bundle, drive = args.bundle or args.work / "bundle", args.nuscenes or args.work / "drive"
+    if args.bundle is None and not bundle.exists():
+        export_shipped(bundle)
+    if args.nuscenes is None and not drive.exists():
+        draw_drive(drive, args.drive_seconds)
     # The demo keeps to itself: a domain of its own, on this machine alone.
     os.environ |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_LOCALHOST_ONLY": "1"}
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
@@ -76,27 +79,6 @@ def agreement(heard: Heard, bundle: Path, drive: Path) -> tuple[int, int]:
     return equal, total
 
 
-def _exported(bundle: Path) -> Path:
-    from leo_edge.demo.answer_file import SHIPPED
-    from leo_edge.export.exporter import ExportOptions, export_bundle
-
-    if not bundle.exists():
-        say(f"exporting {SHIPPED} to {bundle}")
-        export_bundle(SHIPPED, bundle, ExportOptions(), say)
-    return bundle
-
-
-def _drawn(drive: Path, seconds: float) -> Path:
-    from leo_edge.demo.dataset.plan import DatasetOptions
-    from leo_edge.demo.dataset.writer import write_dataset
-
-    if not drive.exists():
-        say(f"drawing a drive of {seconds:g} s to {drive}")
-        options = DatasetOptions(num_scenes=1, split="val", seconds=seconds, keyframes_only=True)
-        write_dataset(drive, options, processes=os.cpu_count() or 1)
-    return drive
-
-
 def _drive_through(args: argparse.Namespace, bundle: Path, drive: Path) -> Heard:
     """Runs node and player, prints answers as they come, and returns all that was heard."""
     import rclpy
@@ -118,10 +100,10 @@ def _drive_through(args: argparse.Namespace, bundle: Path, drive: Path) -> Heard
     heard = listen(ears, NODE, show)
     executor = SingleThreadedExecutor()
     executor.add_node(ears)
-    options = ["--set", f"deadline_ms={args.deadline_ms}"]
+    options, started = ["--set", f"deadline_ms={args.deadline_ms}"], time.monotonic()
     with _process(args.work / "node.log", "ros", str(bundle), *options) as node:
         while "node" not in heard.statuses or heard.value("node", "state") != "active":
-            _check_alive(node, args.work / "node.log", heard)
+            _check_alive(node, args.work / "node.log", heard, started)
             executor.spin_once(timeout_sec=0.1)
         with _process(args.work / "player.log", "ros-play", "--nuscenes", str(drive)) as player:
             while player.poll() is None or time.monotonic() - last[0] < _QUIET_S:
@@ -148,7 +130,7 @@ def _process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def _check_alive(process: subprocess.Popen[bytes], log: Path, heard: Heard) -> None:
+def _check_alive(process: subprocess.Popen[bytes], log: Path, heard: Heard, started: float) -> None:
     """Checks that the node is on its way.
 
     Raises:
@@ -157,8 +139,7 @@ def _check_alive(process: subprocess.Popen[bytes], log: Path, heard: Heard) -> N
     status = heard.statuses.get("node")
     if status is not None and status.message.startswith("cannot "):
         raise LeoEdgeError(f"the node {status.message}")
-    age_s = time.time() - log.stat().st_ctime
-    if process.poll() is not None or age_s > _START_S:
+    if process.poll() is not None or time.monotonic() - started > _START_S:
         lines = log.read_text(errors="replace").strip().splitlines() or ["nothing in its log"]
         raise LeoEdgeError(f"the node did not become active: {lines[-1]} (see {log})")
 

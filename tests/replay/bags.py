@@ -26,6 +26,7 @@ DEFINITIONS = Path(__file__).parents[2] / "ros_node" / "leo_edge_msgs" / "msg"
 ANSWER_TOPIC = "/leo_edge/output/answer"
 MS, NS = 1_000_000, 1_000_000_000
 SIZE = (6, 8)
+INTRINSIC = np.array([[1266.4, 0, 816.3], [0, 1266.4, 491.5], [0, 0, 1]])
 FRESH, STALE, MISSING = range(3)
 
 Topic = Callable[[str], str]

@@ -21,6 +21,7 @@ from leo_edge.replay.bag_source import BagOptions
 from leo_edge.runtime.errors import DatasetError, LeoEdgeError
 from leo_edge.runtime.frames import CameraFrame
 from tests.replay.bags import (
+    INTRINSIC,
     MS,
     SIZE,
     given,
@@ -31,8 +32,6 @@ from tests.replay.bags import (
     shape,
     write_drive_bag,
 )
-
-INTRINSIC = np.array([[1266.4, 0, 816.3], [0, 1266.4, 491.5], [0, 0, 1]])
 
 
 class TestImages:

@@ -14,6 +14,7 @@ from leo_edge.replay.bag_source import BagOptions
 from leo_edge.runtime.errors import DatasetError, LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, decode_image
 from tests.replay.bags import (
+    INTRINSIC,
     MS,
     SIZE,
     BagWriter,
@@ -28,8 +29,6 @@ from tests.replay.bags import (
     write_bag,
     write_drive_bag,
 )
-
-INTRINSIC = np.array([[1266.4, 0, 816.3], [0, 1266.4, 491.5], [0, 0, 1]])
 
 
 class TestCameras:
