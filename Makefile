@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-jazzy lint slow demo ros-demo clean
+.PHONY: help env stubs test test-jazzy lint slow demo ros-demo clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,9 +55,13 @@ lint: env ## Check style, types and the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# Those that are there are kept. Without network or compiler it says so, and the tests that want them are skipped.
+stubs: env ## Make the type stubs of TensorRT's and CUDA's Python bindings, in .stubs
+	$(BIN)/python -m tests.bindings.stubs
+
 # A test file to each core, on which torch must not be in the way of another torch; those of the node after that, since they look
 # at the time.
-test: lint ## Run all tests that this machine can run (what it cannot says why)
+test: lint stubs ## Run all tests that this machine can run (what it cannot says why)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile --ignore tests/ros_node
 	$(BIN)/pytest tests/ros_node
 
@@ -75,5 +79,5 @@ ros-demo: env ## Run the ROS 2 node and a player in two processes on a drawn dri
 	$(BIN)/python -m leo_edge demo ros
 
 clean: ## Remove the environment, caches and everything built
-	rm -rf .venv .venv-jazzy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-jazzy .stubs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -108,6 +108,9 @@ def num_visual_tokens(manifest: BundleManifest, num_cameras: int, tiles_per_came
 def bundle_costs(bundle: Bundle, workload: Workload) -> tuple[StageCost, ...]:
     """Counts every stage, in the order of the data. Decoding is counted for the first token after the prompt.
 
+    Cutting tiles is not among them: the host does it, unless an engine has the graph `tiles`, and then its cost depends on the
+    size of the cameras' images (`count_graph` with sizes H, W, Y and X counts it).
+
     Raises:
         CostError: a graph has an operator that is not known, or a dimension that this workload does not decide.
     """

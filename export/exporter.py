@@ -25,6 +25,7 @@ from leo_edge.export.stages import (
     build_stages,
     embedding_of,
     expected_tensors,
+    tiles_stage,
 )
 from leo_edge.export.trace import TracedGraph, trace
 from leo_edge.export.writer import file_spec, num_bytes, num_parameters, write_embedding, write_graph
@@ -184,7 +185,7 @@ def _write_graphs(
 ) -> tuple[dict[str, GraphSpec], dict[str, FileSpec]]:
     """Traces every stage, then streams all weights behind one progress bar."""
     traced: list[tuple[Stage, TracedGraph]] = []
-    for stage in build_stages(config, stage_options):
+    for stage in (tiles_stage(config.tiling.tile_px), *build_stages(config, stage_options)):
         say(f"tracing {stage.name}")
         traced.append((stage, trace(stage, opset)))
     embedding = embedding_of(config)
@@ -196,16 +197,17 @@ def _write_graphs(
         files[_EMBEDDING] = write_embedding(embedding, checkpoint, directory / _EMBEDDING, stage_options.dtype, bar.update)
         for stage, graph in traced:
             files |= write_graph(graph, checkpoint, directory, stage.name, bar.update)
-            graphs[stage.name] = _graph_spec(stage, graph)
+            graphs[stage.name] = graph_spec(stage, graph)
     for name in graphs:
         onnx.checker.check_model(str(directory / f"{name}.onnx"), full_check=False)
     return graphs, files
 
 
-def _graph_spec(stage: Stage, graph: TracedGraph) -> GraphSpec:
+def graph_spec(stage: Stage, graph: TracedGraph) -> GraphSpec:
+    """Returns what the manifest says of a graph that is written under its stage's name."""
     return GraphSpec(
         file=f"{stage.name}.onnx",
-        data=f"{stage.name}.onnx.data",
+        data=f"{stage.name}.onnx.data" if graph.recipes else None,
         inputs=tuple(_tensor_spec(port) for port in stage.inputs),
         outputs=tuple(_tensor_spec(port) for port in stage.outputs),
         num_parameters=num_parameters(graph.recipes),

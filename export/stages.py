@@ -4,14 +4,15 @@ The list of stages is all that export, verify and checkpoint share: export trace
 loads the same modules with real weights, checkpoint asks which tensors a model of this config has.
 
 Symbolic dimensions: T tiles of all cameras, I images, M_<expert> tokens of one expert per image, L tokens of the question,
-S new tokens, P past tokens, C cache capacity, V_all visual tokens of the prompt.
+S new tokens, P past tokens, C cache capacity, V_all visual tokens of the prompt; H, W height and width of a camera's image,
+Y, X those of its tiles put together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from leo_edge.export.modeling.experts.base import ExpertSpec
 from leo_edge.export.modeling.fusion import LeoFusion, LeoMiniFusion
 from leo_edge.export.modeling.llm import Llm
 from leo_edge.export.modeling.mmoe import RouterContext
+from leo_edge.export.modeling.tiles import Tiles
 from leo_edge.export.weights import Recipe, Recipes, Shape, own_names, sources_of
 from leo_edge.runtime.errors import CheckpointError
 
@@ -43,13 +45,17 @@ class Port:
 
 @dataclass(frozen=True)
 class Stage:
-    """One graph to be: `module` on the meta device, called with `inputs` in order, each a tensor."""
+    """One graph to be: `module` on the meta device, called with `inputs` in order, each a tensor.
+
+    `multiples` names the symbolic dimensions that are always a multiple of a number.
+    """
 
     name: str
     module: nn.Module
     recipes: Recipes
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    multiples: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,17 @@ def build_stages(config: ModelConfig, options: StageOptions) -> Iterator[Stage]:
     if config.llm.mmoe is not None:
         yield _router_stage(config.llm, options)
     yield _llm_stage(config.llm, options)
+
+
+def tiles_stage(tile_px: int) -> Stage:
+    """The graph that cuts a camera's image: the same for every model of this tile size, float32 in every bundle, no weights."""
+    inputs = (
+        Port("image", ("H", "W", 3), torch.uint8),
+        *(Port(f"columns_{part}", ("W", "X"), torch.float32) for part in ("upper", "lower")),
+        *(Port(f"rows_{part}", ("Y", "H"), torch.float32) for part in ("upper", "lower")),
+    )
+    tiles = Port("tiles", ("T", tile_px, tile_px, 3), torch.uint8)
+    return Stage("tiles", Tiles(tile_px), {}, inputs, (tiles,), multiples={"X": tile_px, "Y": tile_px})
 
 
 def embedding_of(config: ModelConfig) -> Recipe:

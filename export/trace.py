@@ -68,7 +68,7 @@ def trace(stage: Stage, opset: int) -> TracedGraph:
 def _sizes(stage: Stage) -> dict[str, int]:
     """Returns a size for every symbolic dimension of the stage's inputs."""
     symbols = dict.fromkeys(dim for port in stage.inputs for dim in port.dims if isinstance(dim, str))
-    return {symbol: _FIRST_SIZE + 2 * n for n, symbol in enumerate(symbols)}
+    return {symbol: (_FIRST_SIZE + 2 * n) * stage.multiples.get(symbol, 1) for n, symbol in enumerate(symbols)}
 
 
 def _examples(stage: Stage) -> tuple[Tensor, ...]:
@@ -81,11 +81,15 @@ def _examples(stage: Stage) -> tuple[Tensor, ...]:
 
 def _dynamic_shapes(stage: Stage) -> tuple[object, ...]:
     """Returns the dimensions that torch.export must keep open. A starred parameter takes its ports as one tuple."""
-    dims = {symbol: Dim(symbol, min=0 if symbol in _MAY_BE_EMPTY else 1) for symbol in _sizes(stage)}
+    dims = {symbol: _dim(symbol, stage.multiples.get(symbol)) for symbol in _sizes(stage)}
     shapes = [{axis: dims[dim] for axis, dim in enumerate(port.dims) if isinstance(dim, str)} for port in stage.inputs]
     code = stage.module.forward.__code__
     num_named = code.co_argcount - 1
     return (*shapes[:num_named], tuple(shapes[num_named:])) if code.co_flags & 0x04 else tuple(shapes)
+
+
+def _dim(symbol: str, multiple: int | None) -> object:
+    return multiple * Dim(f"{symbol}_parts", min=1) if multiple else Dim(symbol, min=0 if symbol in _MAY_BE_EMPTY else 1)
 
 
 def _rename_dims(graph: ir.Graph, stage: Stage) -> None:
@@ -95,6 +99,8 @@ def _rename_dims(graph: ir.Graph, stage: Stage) -> None:
         for got, wanted in zip(value.shape or (), port.dims, strict=True):
             if isinstance(wanted, str):
                 names[str(got)] = wanted
+                if wanted in stage.multiples:  # 448*s96
+                    names[str(got).rpartition("*")[2]] = f"{wanted}_parts"
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b") if names else None
     values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
     for value in values:

@@ -2,7 +2,8 @@
 
 The reference has the weights as the checkpoint has them, in float32: the normalisation is a step of its own, the language
 model attends over the whole sequence at once without any cache, layer by layer, so that no more than one layer is in memory.
-The negative control runs each stage's reference with weights of another seed: it must not pass.
+The negative control runs each stage's reference with weights of another seed: it must not pass. The graph that cuts tiles
+has no weight of the checkpoint: its reference is PIL, its control the tiles that bilinear weights give.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ from leo_edge.export.weights import TensorReader, load_module
 from leo_edge.runtime.backend import Array
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import CheckpointError, LeoEdgeError
+from leo_edge.runtime.frames import CameraFrame, FrameSet
+from leo_edge.runtime.graph_tiler import GraphTiler
+from leo_edge.runtime.ort import OrtSession
 from leo_edge.runtime.pipeline import Pipeline, open_pipeline
+from leo_edge.runtime.resampling import grid_matrices
+from leo_edge.runtime.tiles import TileBatch, TileGrid, choose_grid
 
 NUM_STEPS = 32
 # The largest error, as a part of the reference's largest value (or of 1 if that is smaller), and the smallest cosine.
@@ -118,6 +124,8 @@ def verify(bundle: Bundle, checkpoint: Checkpoint, *, seed: int, say: Callable[[
         else:
             llm, tokens = judge.compare_llm(stage, samples)
             comparisons += llm
+    say("comparing tiles")
+    comparisons.append(_compare_tiles(bundle, np.random.default_rng(seed)))
     return Report(embedding_equal, tuple(comparisons), *tokens)
 
 
@@ -211,11 +219,31 @@ class _Judge:
         return [prefill, steps], (len(chosen), int(equal.sum()), int(tied.sum()))
 
     def _comparison(self, name: str, got: Array, wanted: Array, control: Array) -> Comparison:
-        error = float(np.abs(got.astype(np.float64) - wanted).max())
-        limit, min_cosine = self._limits
-        relative = error / max(1.0, float(np.abs(wanted).max()))
-        relative = relative if np.isfinite(got).all() else float("inf")
-        return Comparison(name, error, relative, cosine(got, wanted), cosine(got, control), limit, min_cosine)
+        return _compare(name, got, wanted, control, self._limits)
+
+
+def _compare(name: str, got: Array, wanted: Array, control: Array, limits: tuple[float, float]) -> Comparison:
+    error = float(np.abs(got.astype(np.float64) - wanted).max())
+    relative = error / max(1.0, float(np.abs(wanted).max()))
+    relative = relative if np.isfinite(got).all() else float("inf")
+    return Comparison(name, error, relative, cosine(got, wanted), cosine(got, control), *limits)
+
+
+def _compare_tiles(bundle: Bundle, random: np.random.Generator) -> Comparison:
+    """Cuts an image of noise into two tiles and a thumbnail. This graph is float32 in every bundle, and its tiles PIL's."""
+    spec, tiling = bundle.manifest.graphs["tiles"], bundle.manifest.tiling.at_most(2)
+    width, height = 3 * tiling.tile_px + 5, 2 * tiling.tile_px - 3
+    image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    frames = FrameSet.of([CameraFrame("CAM", image)], expected_channels=["CAM"])
+    wanted = TileBatch.from_frames(frames, tiling).tiles
+    session = OrtSession(bundle.path(spec.file), spec)
+    parts = GraphTiler(session).cut(frames, tiling)[0].parts
+    grids = [choose_grid(width, height, tiling), TileGrid(1, 1)][: len(parts)]
+    bilinear = [grid_matrices(width, height, grid.cols, grid.rows, tiling.tile_px, "bilinear") for grid in grids]
+    control = np.concatenate([session.run({"image": image, **matrices})["tiles"] for matrices in bilinear])
+    # Centred: the mean of an image is the same whatever the weights.
+    arrays = [array.astype(np.float32) - 127.5 for array in (np.concatenate(parts), wanted, control)]
+    return _compare("tiles", arrays[0], arrays[1], arrays[2], LIMITS["float32"])
 
 
 def _same_embedding(pipeline: Pipeline, table: Tensor) -> bool:

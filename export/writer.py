@@ -82,9 +82,19 @@ def write_model(
 ) -> dict[str, FileSpec]:
     """Writes `name`.onnx and, with all its weights, `name`.onnx.data. Returns both files' sizes and hashes.
 
-    `makers` make the initializers, one at a time and the next while the one before is written.
+    `makers` make the initializers, one at a time and the next while the one before is written. Without any, there is no second
+    file.
     """
-    data_name, specs = f"{name}.onnx.data", {}
+    specs = _write_weights(model, makers, directory, f"{name}.onnx.data", on_bytes) if makers else {}
+    ir.save(model, directory / f"{name}.onnx")
+    specs[f"{name}.onnx"] = file_spec(directory / f"{name}.onnx")
+    return specs
+
+
+def _write_weights(
+    model: ir.Model, makers: Mapping[str, Callable[[], npt.NDArray[Any]]], directory: Path, data_name: str, on_bytes: OnBytes
+) -> dict[str, FileSpec]:
+    """Writes the weights behind one another, and says in the model where each of them lies."""
     with HashedFile(directory / data_name) as data:
         for key, array in zip(makers, _one_ahead(makers.values()), strict=True):
             packed = _packed(array)
@@ -96,10 +106,7 @@ def write_model(
             model.graph.initializers[key].const_value = ir.ExternalTensor(
                 data_name, offset, packed.nbytes, dtype, shape=ir.Shape(array.shape), name=key, base_dir=directory
             )
-        specs[data_name] = data.spec()
-    ir.save(model, directory / f"{name}.onnx")
-    specs[f"{name}.onnx"] = file_spec(directory / f"{name}.onnx")
-    return specs
+        return {data_name: data.spec()}
 
 
 def _packed(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -15,9 +15,11 @@ from typing import Protocol
 
 from leo_edge import __version__
 from leo_edge.commands import (
+    build,
     calibrate,
     checkpoint,
     demo,
+    device_check,
     export,
     inspect_bundle,
     lint,
@@ -53,6 +55,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "sensitivity": (sensitivity, "say what quantizing each layer alone does to the answers"),
     "quantize": (quantize, "turn a float bundle and its calibration table into an INT8 bundle"),
     "lint": (lint, "say what TensorRT would refuse of a bundle, before it is built on the device"),
+    "build": (build, "build the TensorRT engines of a bundle, on the device that will run them"),
+    "device-check": (device_check, "compare this device with onnxruntime on the CPU, stage by stage"),
     "run": (run, "answer questions about camera images"),
     "replay": (replay, "play recorded drives through a bundle: answers, scores, a report"),
     "replay-diff": (replay_diff, "compare two replay runs, answer by answer"),
@@ -79,8 +83,12 @@ _EXTRAS = {
     "ray": "ray",
     "rerun": "rerun",
     "onnxruntime": "ort",
+    "tensorrt": "trt",
+    "cuda": "trt",
     "rclpy": "ros",
 }
+# Commands of the vehicle computer, which has no torch: all that they need of the above comes with this extra.
+_VEHICLE = {"build": "build", "device-check": "trt"}
 # OpenCV and its FFmpeg tell of broken files on stderr themselves; the `error:` line is enough.
 _SILENT = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 
@@ -102,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
+        extra = _VEHICLE.get(args.command, extra)
         return _fail(f"{args.command} needs {error.name}, which is not installed: pip install 'leo_edge[{extra}]'")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error

@@ -14,9 +14,9 @@ from leo_edge.ros_node.ladder import DEFAULT_STEPS, Ladder, parse_ladder
 from leo_edge.ros_node.questions import DEFAULT_QUESTIONS, StandingQuestion
 from leo_edge.ros_node.synchronizer import SyncRules
 from leo_edge.ros_node.worker import Settings
+from leo_edge.runtime.engine_choice import BACKENDS
 from leo_edge.runtime.errors import LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS
-from leo_edge.runtime.pipeline import BACKENDS
 
 Value = Any  # what a ROS parameter can hold
 _TRANSPORTS, _RELIABILITIES = ("raw", "compressed"), ("best_effort", "reliable")

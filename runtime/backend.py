@@ -1,23 +1,32 @@
-"""What the pipeline asks of an inference engine: two small protocols, each engine implementing them in one file."""
+"""What the pipeline asks of an inference engine: small protocols, each engine implementing them in a file or two.
+
+What goes from graph to graph stays where the engine works: a `Tensor` is numpy's array, or a `DeviceArray`, which has the same
+shape, dtype, reshape and slices of rows, and which numpy takes. (It is stated as Any: with a union, every reader of what
+onnxruntime gives, which is numpy's, would have to tell them apart.)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from leo_edge.runtime.frames import FrameSet
+from leo_edge.runtime.tiles import TileBatch, TilingConfig
+
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.floating[Any]]
 Logits = npt.NDArray[np.float32]
+Tensor: TypeAlias = Any
 
 
 class Session(Protocol):
     """A graph that is ready to run."""
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs the graph on named arrays and returns its named outputs.
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Runs the graph on named arrays and returns its named outputs, which are complete.
 
         Raises:
             BackendError: the engine refuses.
@@ -33,7 +42,7 @@ class Decoder(Protocol):
         """The most tokens, prompt and answer together, that fit the cache."""
         ...
 
-    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array]) -> Logits:
+    def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor]) -> Logits:
         """Forgets what came before, takes a prompt [S, D] and returns the logits [V] after its last token.
 
         `routing` holds the inputs that stay the same while the answer is decoded (MMoE).
@@ -51,4 +60,40 @@ class Decoder(Protocol):
             ContextOverflowError: the cache is full.
             BackendError: the engine refuses.
         """
+        ...
+
+
+class Engine(Protocol):
+    """A bundle's graphs in an inference engine."""
+
+    @property
+    def description(self) -> str:
+        """Names the engine, its version, where it runs, and what it had to do without."""
+        ...
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The graphs but the language model, by name. `tiles` is there where the engine cuts tiles itself."""
+        ...
+
+    @property
+    def decoder(self) -> Decoder:
+        """The language model."""
+        ...
+
+    @property
+    def tiles_per_run(self) -> int:
+        """How many tiles a vision expert takes at once."""
+        ...
+
+    def cut(self, frame_set: FrameSet, tiling: TilingConfig) -> TileBatch:
+        """Cuts the frames of all cameras into tiles, where the experts will look for them."""
+        ...
+
+    def upload(self, array: Array) -> Tensor:
+        """Puts an array where the engine works."""
+        ...
+
+    def concatenate(self, arrays: Sequence[Tensor]) -> Tensor:
+        """Puts arrays one behind the other, along their first axis."""
         ...

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from leo_edge.runtime.errors import BundleError
 from leo_edge.runtime.tiles import TilingConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "bundle.json"
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One ONNX file, the file of its weights, and its ports."""
+    """One ONNX file, the file of its weights (None where it has none), and its ports."""
 
     file: str
     data: str | None
@@ -145,7 +145,7 @@ class BundleManifest:
         unlisted = sorted(set(named) - set(self.files))
         if unlisted:
             raise ValueError(f"files without size and hash: {', '.join(unlisted)}")
-        wanted = ["fuse", "llm", *(f"vision.{expert.name}" for expert in self.experts)]
+        wanted = ["tiles", "fuse", "llm", *(f"vision.{expert.name}" for expert in self.experts)]
         absent = sorted(set(wanted + ["router"] * self.decoder.routed) - set(self.graphs))
         if absent:
             raise ValueError(f"no graph named {', '.join(absent)}")
@@ -177,7 +177,7 @@ def parse_manifest(text: str) -> BundleManifest:
         mend = "update leo_edge" if isinstance(version, int) and version > FORMAT_VERSION else "export the bundle again"
         raise BundleError(f"the bundle has format version {version!r}, this leo_edge reads {FORMAT_VERSION}: {mend}")
     try:
-        return _build(BundleManifest, raw, MANIFEST_NAME)
+        return from_json(BundleManifest, raw, MANIFEST_NAME)
     except ValueError as error:
         raise BundleError(f"{MANIFEST_NAME}: {error}") from None
 
@@ -201,8 +201,12 @@ def check_file_name(name: str) -> None:
         raise ValueError(f"file name {name!r} does not stay inside the bundle: expected a plain relative name")
 
 
-def _build(kind: type[T], raw: object, where: str) -> T:
-    """Builds a dataclass from JSON, checking fields and types."""
+def from_json(kind: type[T], raw: object, where: str) -> T:
+    """Builds a dataclass from what JSON holds, checking fields and types; `where` names it in errors.
+
+    Raises:
+        ValueError: a field is missing, unknown or of the wrong type.
+    """
     if not isinstance(raw, dict):
         raise ValueError(f"{where} is {raw!r}, expected an object")
     hints = typing.get_type_hints(kind)
@@ -218,7 +222,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     """Converts a JSON value to what the annotation says."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _build(hint, value, where)
+        return from_json(hint, value, where)
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{where} is {value!r}, expected a list")

@@ -1,23 +1,28 @@
 """onnxruntime: sessions, and the language model's cache for both graph levels. The only importer of onnxruntime.
 
+Three engines are one but for the execution provider: on the CPU, on CUDA, and TensorRT behind onnxruntime. The language model's
+cache lies where the provider works and is bound by address; what goes from graph to graph passes through the host.
+
 Shape letters: S new tokens, P past tokens, K key-value heads, E head width, C cache capacity, V vocabulary.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from leo_edge.runtime.backend import Array, FloatArray, Logits
+from leo_edge.runtime.backend import Array, Decoder, Logits, Session, Tensor
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.embedding import EmbeddingTable
 from leo_edge.runtime.errors import BackendError, BundleError, ContextOverflowError
+from leo_edge.runtime.frames import FrameSet
 from leo_edge.runtime.manifest import DecoderManifest, GraphSpec
+from leo_edge.runtime.tiles import TileBatch, TilingConfig
 
 _ORT_TYPES = {
     "float32": "tensor(float)",
@@ -29,23 +34,46 @@ _ORT_TYPES = {
 _CPU_INFO = Path("/proc/cpuinfo")
 _FIRST_BUCKET = 256
 _PREFILL_ROWS = 512
+_CPU = "CPUExecutionProvider"
+# By the name of the backend: the execution provider, its device, its options. fp32 means fp32: no TF32.
+_PROVIDERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "ort": (_CPU, "cpu", {}),
+    "ort-cuda": ("CUDAExecutionProvider", "cuda", {"use_tf32": "0"}),
+    "ort-trt": (
+        "TensorrtExecutionProvider",
+        "cuda",
+        {"trt_fp16_enable": "1", "trt_int8_enable": "1", "trt_engine_cache_enable": "1"},
+    ),
+}
 
 
-def describe_backend() -> str:
+def providers() -> list[str]:
+    """Names the execution providers of this onnxruntime; that its device is here too, only a session tells."""
+    return list(ort.get_available_providers())
+
+
+def describe_backend(backend: str = "ort") -> str:
     """Names the engine, its version and where it runs."""
-    return f"onnxruntime {ort.__version__} cpu"
+    return f"onnxruntime {ort.__version__} {'tensorrt' if backend == 'ort-trt' else _PROVIDERS[backend][1]}"
 
 
 class OrtSession:
-    """A graph in onnxruntime on the CPU."""
+    """A graph in onnxruntime."""
 
     def __init__(
-        self, path: Path, spec: GraphSpec, *, threads: int = 0, int8: bool = False, model: bytes | None = None
+        self,
+        path: Path,
+        spec: GraphSpec,
+        *,
+        threads: int = 0,
+        int8: bool = False,
+        model: bytes | None = None,
+        backend: str = "ort",
     ) -> None:
         """Loads the graph; `threads` 0 leaves the number to onnxruntime. `model` is run in place of the file, with its weights.
 
         `int8` says that the graph is quantized: onnxruntime must not make a Gemm of a product and a residual sum before it
-        finds the product's Q/DQ, which it then computes in float.
+        finds the product's Q/DQ, which it then computes in float. `backend` is one of `ort`, `ort-cuda` and `ort-trt`.
 
         Raises:
             BackendError: onnxruntime refuses the graph.
@@ -61,19 +89,26 @@ class OrtSession:
             options.add_session_config_entry("session.x64quantprecision", "1")
         if model is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        provider, self.device, provider_options = _PROVIDERS[backend]
+        if backend == "ort-trt":
+            provider_options = provider_options | {"trt_engine_cache_path": str(path.parent / "engines" / backend)}
         try:
             self.session = ort.InferenceSession(
                 model or str(path),
                 options,
-                providers=["CPUExecutionProvider"],
+                providers=[(provider, provider_options)] if provider == _CPU else [(provider, provider_options), _CPU],
                 disabled_optimizers=["MatMulAddFusion"] if int8 else None,
             )
         except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class but Exception
             raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}") from None
+        if self.session.get_providers()[0] != provider:  # it goes on with the CPU alone, with a warning in its log
+            raise BackendError(
+                f"onnxruntime {ort.__version__} cannot start {provider} here: see its log, or take --backend ort"
+            )
         self._check_ports(path, spec)
         self._outputs = [port.name for port in spec.outputs]
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
         """Runs the graph on named arrays and returns its named outputs.
 
         Raises:
@@ -97,10 +132,10 @@ class _OrtDecoder(ABC):
     """A language model in onnxruntime; the two kinds differ in how they keep and bind the cache."""
 
     def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
-        self._session, self._table = session.session, table
+        self._session, self._table, self._device = session.session, table, session.device
         self._manifest, self._dtype = manifest, dtype
         self._cache_names = [f"{part}.{i}" for part in ("key", "value") for i in range(manifest.num_layers)]
-        self._logits = np.empty(manifest.vocab_size, np.float32)
+        self._logits = np.zeros(manifest.vocab_size, np.float32)
         self._routing: dict[str, Array] = {}
         self._length = 0
 
@@ -109,11 +144,12 @@ class _OrtDecoder(ABC):
         """The most tokens that fit the cache."""
         return self._manifest.context_len
 
-    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array]) -> Logits:
+    def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor]) -> Logits:
         """See `Decoder`."""
         self._routing = {name: np.ascontiguousarray(array) for name, array in routing.items()}
         self._length = 0
-        self._forget()
+        if not np.isfinite(self._logits).all():
+            self._forget()
         # Piece by piece: attention's scores take rows x context, which for a whole prompt of many cameras is gigabytes.
         for start in range(0, len(embeds), _PREFILL_ROWS):
             logits = self._run(embeds[start : start + _PREFILL_ROWS])
@@ -123,7 +159,7 @@ class _OrtDecoder(ABC):
         """See `Decoder`."""
         return self._run(self._table.lookup(np.array([token_id])))
 
-    def _run(self, embeds: FloatArray) -> Logits:
+    def _run(self, embeds: Tensor) -> Logits:
         """Takes embeds [S, D] behind what is in the cache."""
         past, count = self._length, len(embeds)
         if past + count > self.context_len:
@@ -144,9 +180,13 @@ class _OrtDecoder(ABC):
         self._length += count
         return self._logits.copy()
 
+    def _buffer(self, content: Array) -> ort.OrtValue:
+        """Returns a cache where the provider works; on the CPU it is `content` itself, without a copy."""
+        return ort.OrtValue.ortvalue_from_numpy(content, self._device, 0)
+
     @abstractmethod
     def _forget(self) -> None:
-        """Prepares the cache for another prompt."""
+        """Clears what a prompt left that was not finite: masked values must be."""
 
     @abstractmethod
     def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
@@ -162,17 +202,19 @@ class PrefixDecoder(_OrtDecoder):
 
     def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
         super().__init__(session, manifest, table, dtype)
-        shape = (manifest.context_len, manifest.num_kv_heads, manifest.head_dim)
-        self._buffers = {name: np.empty(shape, dtype) for name in self._cache_names}
+        self._row = (manifest.num_kv_heads, manifest.head_dim)
+        self._row_bytes = manifest.num_kv_heads * manifest.head_dim * dtype.itemsize
+        self._buffers = {name: self._buffer(np.empty((manifest.context_len, *self._row), dtype)) for name in self._cache_names}
 
     def _forget(self) -> None:
         """Does nothing: rows behind the past are not bound."""
 
     def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
         for name, buffer in self._buffers.items():
-            start, row = buffer.ctypes.data, buffer.shape[1:]
-            binding.bind_input(f"past_{name}", "cpu", 0, self._dtype.type, (past, *row), start)
-            binding.bind_output(f"new_{name}", "cpu", 0, self._dtype.type, (count, *row), start + past * buffer.strides[0])
+            start, dtype = buffer.data_ptr(), self._dtype.type
+            binding.bind_input(f"past_{name}", self._device, 0, dtype, (past, *self._row), start)
+            behind = start + past * self._row_bytes
+            binding.bind_output(f"new_{name}", self._device, 0, dtype, (count, *self._row), behind)
 
 
 class ScatterDecoder(_OrtDecoder):
@@ -184,40 +226,86 @@ class ScatterDecoder(_OrtDecoder):
 
     def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
         super().__init__(session, manifest, table, dtype)
-        self._buffers: dict[str, FloatArray] = {}
+        self._buffers: dict[str, ort.OrtValue] = {}
+        self._capacity = 0
         self._reserve(min(_FIRST_BUCKET, manifest.context_len), keep=0)
+
+    @property
+    def _shape(self) -> tuple[int, int, int, int]:
+        return (1, self._manifest.num_kv_heads, self._capacity, self._manifest.head_dim)
 
     def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
         self._reserve(past + count, keep=past)
         for name, buffer in self._buffers.items():
-            place = ("cpu", 0, self._dtype.type, buffer.shape, buffer.ctypes.data)
+            place = (self._device, 0, self._dtype.type, self._shape, buffer.data_ptr())
             binding.bind_input(f"past_{name}", *place)
             binding.bind_output(f"new_{name}", *place)
 
     def _forget(self) -> None:
-        """Zeroes what another prompt left: behind a shorter one it is masked, but not if it is not finite."""
-        for buffer in self._buffers.values():
-            buffer.fill(0)
+        """Makes all of it anew."""
+        for name in self._cache_names:
+            self._buffers[name] = self._buffer(np.zeros(self._shape, self._dtype))
 
     def _reserve(self, length: int, *, keep: int) -> None:
         """Makes room for `length` tokens, keeping the first `keep`. New room is zeroed: masked values must be finite."""
-        capacity = next(iter(self._buffers.values())).shape[2] if self._buffers else 0
-        if length <= capacity:
+        if length <= self._capacity:
             return
-        capacity = max(capacity, _FIRST_BUCKET)
+        capacity = max(self._capacity, _FIRST_BUCKET)
         while capacity < length:
             capacity *= 2
-        capacity = min(capacity, self._manifest.context_len)
-        shape = (1, self._manifest.num_kv_heads, capacity, self._manifest.head_dim)
+        self._capacity = min(capacity, self._manifest.context_len)
         for name in self._cache_names:
-            grown = np.zeros(shape, self._dtype)
+            grown = np.zeros(self._shape, self._dtype)
             if keep:
-                grown[:, :, :keep] = self._buffers[name][:, :, :keep]
-            self._buffers[name] = grown
+                grown[:, :, :keep] = self._buffers[name].numpy()[:, :, :keep]
+            self._buffers[name] = self._buffer(grown)
+
+
+class OrtEngine:
+    """A bundle in onnxruntime."""
+
+    # Batching gains nothing on a CPU, and one tile at a time can be given up between two.
+    tiles_per_run = 1
+
+    def __init__(
+        self, bundle: Bundle, table: EmbeddingTable, *, backend: str = "ort", threads: int = 0, note: str = ""
+    ) -> None:
+        """Loads all graphs; `backend` is one of `ort`, `ort-cuda` and `ort-trt`. `note` is said with what runs.
+
+        Raises:
+            BackendError: this onnxruntime has no such provider, or refuses a graph.
+            BundleError: a graph does not fit the manifest.
+        """
+        provider = _PROVIDERS[backend][0]
+        if provider not in providers():
+            raise BackendError(
+                f"onnxruntime {ort.__version__} has no {provider} (it has {', '.join(providers())}): "
+                "in place of onnxruntime, pip install 'leo_edge[ort-gpu]'"
+            )
+        self.description = describe_backend(backend) + (f" ({note})" if note else "")
+        manifest = bundle.manifest
+        self.sessions: Mapping[str, Session] = {
+            name: OrtSession(bundle.path(spec.file), spec, threads=threads, int8=manifest.quantized, backend=backend)
+            for name, spec in manifest.graphs.items()
+            if name not in ("llm", "tiles")
+        }
+        self.decoder: Decoder = open_decoder(bundle, table, threads=threads, backend=backend)
+
+    def cut(self, frame_set: FrameSet, tiling: TilingConfig) -> TileBatch:
+        """Cuts the frames on the host: PIL is faster than any graph there."""
+        return TileBatch.from_frames(frame_set, tiling)
+
+    def upload(self, array: Array) -> Array:
+        """Returns the array: what goes from graph to graph is on the host."""
+        return array
+
+    def concatenate(self, arrays: Sequence[Tensor]) -> Array:
+        """Puts arrays one behind the other, along their first axis."""
+        return np.concatenate([np.asarray(array) for array in arrays])
 
 
 def open_decoder(
-    bundle: Bundle, table: EmbeddingTable, *, threads: int = 0, model: bytes | None = None
+    bundle: Bundle, table: EmbeddingTable, *, threads: int = 0, model: bytes | None = None, backend: str = "ort"
 ) -> PrefixDecoder | ScatterDecoder:
     """Loads a bundle's language model; `model` is run in place of its file, with its weights.
 
@@ -227,7 +315,8 @@ def open_decoder(
     """
     manifest = bundle.manifest
     spec = manifest.graphs["llm"]
-    session = OrtSession(bundle.path(spec.file), spec, threads=threads, int8=manifest.quantized, model=model)
+    path = bundle.path(spec.file)
+    session = OrtSession(path, spec, threads=threads, int8=manifest.quantized, model=model, backend=backend)
     # INT8 in a bundle whose cache is quantized, else the float type.
     dtype = np.dtype(next(port.dtype for port in spec.inputs if port.name.startswith("past_")))
     kind = PrefixDecoder if manifest.decoder.cache == "prefix" else ScatterDecoder

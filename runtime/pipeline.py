@@ -5,22 +5,21 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
 from leo_edge.runtime.answer import Answer
-from leo_edge.runtime.backend import Array, Decoder, FloatArray, Session
+from leo_edge.runtime.backend import Decoder, Engine, Session, Tensor
 from leo_edge.runtime.bundle import Bundle, open_bundle
 from leo_edge.runtime.decode import Decoded, DecodeLimits, check_context, decode
 from leo_edge.runtime.embedding import EmbeddingTable
-from leo_edge.runtime.errors import BackendError, BundleError
+from leo_edge.runtime.engine_choice import open_engine
+from leo_edge.runtime.errors import BundleError
 from leo_edge.runtime.frames import FrameSet
 from leo_edge.runtime.manifest import BundleManifest
 from leo_edge.runtime.prompt import Prompt, build_prompt
@@ -29,9 +28,6 @@ from leo_edge.runtime.spans import SpanRecorder
 from leo_edge.runtime.tiles import TileBatch
 from leo_edge.runtime.tokenizer import TextStream, Tokenizer
 from leo_edge.runtime.tokens import NO_IMAGES, CameraTokens, VisualTokens
-
-BACKENDS = ("auto", "ort")
-
 
 # A question that is asked when its deadline is over: decoding stops at once, and says so.
 _OVER_MS = 1e-6
@@ -71,41 +67,47 @@ class PreparedPrompt:
     """A prompt, its embeddings [S, D] with the visual ones in their places, and the language model's routing inputs."""
 
     prompt: Prompt
-    embeds: FloatArray
-    routing: dict[str, Array]
+    embeds: Tensor
+    routing: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A bundle that is loaded and ready. Made by `open_pipeline`."""
+    """A bundle that is loaded and ready. Made by `open_pipeline`. `sessions` and `decoder` are the engine's."""
 
     bundle: Bundle
-    backend: str
+    engine: Engine
     tokenizer: Tokenizer
     table: EmbeddingTable
-    sessions: dict[str, Session]
+    sessions: Mapping[str, Session]
     decoder: Decoder
+
+    @property
+    def backend(self) -> str:
+        """What runs: engine, version, device, and what it had to do without."""
+        return self.engine.description
 
     def encode(
         self, frame_set: FrameSet, *, max_tiles: int | None = None, on_tile: Callable[[], None] = lambda: None
     ) -> VisualTokens:
-        """Cuts the frames into tiles and runs the vision experts, one tile at a time: batching gains nothing on a CPU.
+        """Cuts the frames into tiles and runs the vision experts, as many tiles at a time as the engine takes.
 
         `max_tiles` cuts a camera's image into fewer tiles than the bundle would. `on_tile` is called before each run of an
         expert; what it raises ends the work.
         """
         recorder = SpanRecorder()
         with recorder.measure("tiles"):
-            batch = TileBatch.from_frames(frame_set, self.bundle.manifest.tiling.at_most(max_tiles))
-        tokens: dict[str, FloatArray] = {}
+            batch = self.engine.cut(frame_set, self.bundle.manifest.tiling.at_most(max_tiles))
+        tokens: dict[str, Tensor] = {}
+        count = self.engine.tiles_per_run
         for expert in self.bundle.manifest.experts:
             name = f"vision.{expert.name}"
             with recorder.measure(name):
                 runs = []
-                for tile in batch.tiles:
+                for start in range(0, len(batch.tiles), count):
                     on_tile()
-                    runs.append(self.sessions[name].run({"tiles": tile[None]})["tokens"])
-                tokens[expert.name] = np.concatenate(runs)
+                    runs.append(self.sessions[name].run({"tiles": batch.tiles[start : start + count]})["tokens"])
+                tokens[expert.name] = self.engine.concatenate(runs)
         cameras = list(_split_cameras(batch, tokens))
         if not self.bundle.manifest.fuse.uses_text:
             with recorder.measure("fuse"):
@@ -167,7 +169,7 @@ class Pipeline:
             images = [(camera.channel, int(min(most, self._num_visual_tokens(camera)))) for camera in tokens.cameras]
             prompt = build_prompt(question, images, self.bundle.manifest.prompt, self.tokenizer)
             check_context(len(prompt.token_ids), max_new_tokens, self.decoder.context_len)
-            embeds = self.table.lookup(np.array(prompt.token_ids))
+            embeds = self.engine.upload(self.table.lookup(np.array(prompt.token_ids)))
         routing = self._place_visual_embeds(embeds, prompt, tokens, recorder)
         return PreparedPrompt(prompt, embeds, routing)
 
@@ -211,8 +213,8 @@ class Pipeline:
         return fuse.num_tokens * (camera.num_tiles if fuse.unit == "tile" else 1)
 
     def _place_visual_embeds(
-        self, embeds: FloatArray, prompt: Prompt, tokens: VisualTokens, recorder: SpanRecorder
-    ) -> dict[str, Array]:
+        self, embeds: Tensor, prompt: Prompt, tokens: VisualTokens, recorder: SpanRecorder
+    ) -> dict[str, Tensor]:
         """Writes the visual embeddings into `embeds` [S, D] and returns the language model's routing inputs."""
         text = self.table.lookup(np.array(prompt.question_ids, np.int64))
         visual = [camera.fused for camera in tokens.cameras if camera.fused is not None]
@@ -226,41 +228,30 @@ class Pipeline:
         with recorder.measure("router"):
             return self._route(visual, text)
 
-    def _route(self, visual: list[FloatArray], text: FloatArray) -> dict[str, Array]:
+    def _route(self, visual: list[Tensor], text: Tensor) -> dict[str, Tensor]:
         """Returns the language model's routing inputs. Without an image only the general expert works, wherever tokens go."""
         if not visual:
             shape = tuple(dim for dim in self.bundle.manifest.graphs["router"].outputs[0].shape if isinstance(dim, int))
             return {"router_context": np.zeros(shape, text.dtype), "use_special": np.zeros(1, text.dtype)}
-        inputs = {"visual_embeds": np.concatenate(visual), "text_embeds": text}
+        inputs = {"visual_embeds": self.engine.concatenate(visual), "text_embeds": text}
         return self.sessions["router"].run(inputs) | {"use_special": np.ones(1, text.dtype)}
 
-    def _fuse(self, cameras: list[CameraTokens], text: FloatArray | None) -> list[FloatArray]:
+    def _fuse(self, cameras: list[CameraTokens], text: Tensor | None) -> list[Tensor]:
         """Returns each camera's visual embeddings [n, D]. Cameras with equally many tiles go together."""
-        fused: dict[str, FloatArray] = {}
+        fused: dict[str, Tensor] = {}
         for count in dict.fromkeys(camera.num_tiles for camera in cameras):
             group = [camera for camera in cameras if camera.num_tiles == count]
-            inputs: dict[str, Array] = {} if text is None else {"text_embeds": text}
+            inputs: dict[str, Tensor] = {} if text is None else {"text_embeds": text}
             for name in group[0].by_expert:
-                stacked = np.stack([camera.by_expert[name] for camera in group])  # [cameras, tiles, N, d]
+                tokens = self.engine.concatenate([camera.by_expert[name] for camera in group])  # [cameras * tiles, N, d]
                 per_image = self.bundle.manifest.fuse.unit == "image"
-                lead = (len(group), -1) if per_image else (-1, stacked.shape[2])
-                inputs[f"tokens.{name}"] = stacked.reshape(*lead, stacked.shape[3])
+                inputs[f"tokens.{name}"] = tokens.reshape(len(group), -1, tokens.shape[2]) if per_image else tokens
             output = self.sessions["fuse"].run(inputs)["visual_embeds"]
-            for camera, embeds in zip(group, output.reshape(len(group), -1, output.shape[-1]), strict=True):
-                fused[camera.channel] = embeds
+            embeds = output.reshape(-1, output.shape[-1])
+            length = len(embeds) // len(group)
+            for i, camera in enumerate(group):
+                fused[camera.channel] = embeds[i * length : (i + 1) * length]
         return [fused[camera.channel] for camera in cameras]
-
-
-def load_backend(backend: str) -> ModuleType:
-    """Returns the module of an engine, imported here because a vehicle carries only one.
-
-    Raises:
-        BackendError: there is no such engine.
-        ModuleNotFoundError: its package is not installed.
-    """
-    if backend not in BACKENDS:
-        raise BackendError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
-    return importlib.import_module("leo_edge.runtime.ort")
 
 
 def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto", *, threads: int = 0) -> Pipeline:
@@ -268,12 +259,8 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
 
     Raises:
         BundleError: the bundle is not whole.
-        BackendError: the engine is unknown or refuses a graph.
+        BackendError: the engine is unknown, is not here, or refuses a graph.
     """
-    ort = load_backend(backend)
-    most = 4 * (os.cpu_count() or 1)  # each thread takes memory before it does any work
-    if not 0 <= threads <= most:
-        raise BackendError(f"threads must be 0 (the engine's own choice) to {most} on this machine, got {threads}")
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
     _check_sizes(manifest)
@@ -281,14 +268,9 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
     wanted = (manifest.decoder.vocab_size, manifest.decoder.hidden_size)
     if table.shape != wanted:
         raise BundleError(f"{manifest.embedding} is {table.shape}, expected {wanted}: export the bundle again")
-    sessions: dict[str, Session] = {
-        name: ort.OrtSession(opened.path(spec.file), spec, threads=threads, int8=manifest.quantized)
-        for name, spec in manifest.graphs.items()
-        if name != "llm"
-    }
-    decoder = ort.open_decoder(opened, table, threads=threads)
     tokenizer = Tokenizer(opened.path(manifest.tokenizer))
-    return Pipeline(opened, ort.describe_backend(), tokenizer, table, sessions, decoder)
+    engine = open_engine(opened, table, backend, threads=threads)
+    return Pipeline(opened, engine, tokenizer, table, engine.sessions, engine.decoder)
 
 
 def _check_sizes(manifest: BundleManifest) -> None:
@@ -321,7 +303,7 @@ def _evenly(num: int, wanted: int) -> npt.NDArray[np.int64] | slice:
     return slice(None) if wanted == num else np.arange(wanted) * num // wanted
 
 
-def _split_cameras(batch: TileBatch, tokens: dict[str, FloatArray]) -> Iterator[CameraTokens]:
+def _split_cameras(batch: TileBatch, tokens: Mapping[str, Tensor]) -> Iterator[CameraTokens]:
     """Yields each camera's part of the experts' tokens [T, N, d]."""
     start = 0
     for channel, count, stamp_ns in zip(batch.channels, batch.counts, batch.stamps_ns, strict=True):

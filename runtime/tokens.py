@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from leo_edge.runtime.backend import FloatArray
+from leo_edge.runtime.backend import Tensor
 from leo_edge.runtime.spans import Span
 
 
@@ -21,8 +21,8 @@ class CameraTokens:
 
     channel: str
     stamp_ns: int
-    by_expert: Mapping[str, FloatArray]
-    fused: FloatArray | None = None
+    by_expert: Mapping[str, Tensor]
+    fused: Tensor | None = None
 
     @property
     def num_tiles(self) -> int:

@@ -1,5 +1,7 @@
 """What many tests share: tiny checkpoints and their bundles, made once per session, and bad input to the command line."""
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,15 +13,29 @@ CommandLine = Callable[..., str]
 
 
 class MadeOnce(dict[str, Path]):
-    """Paths by name, each made when it is first asked for."""
+    """Directories by name, each made when it is first asked for; test processes side by side share them."""
 
-    def __init__(self, make: Callable[[str], Path]) -> None:
+    def __init__(self, home: Path, make: Callable[[str, Path], object]) -> None:
+        """`make` takes a name and the directory to be, which it leaves whole or absent."""
         super().__init__()
-        self._make = make
+        self._home, self._make = home, make
 
     def __missing__(self, name: str) -> Path:
-        self[name] = self._make(name)
-        return self[name]
+        path = self._home / name
+        with path.with_name(f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                self._make(name, path)
+        self[name] = path
+        return path
+
+
+def shared_directory(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Returns a directory of this run, the same one in each of its test processes."""
+    base = factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    path.mkdir(exist_ok=True)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -36,13 +52,7 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """Checkpoints by the name of a tiny preset. Copy one before you change it."""
     from leo_edge.export.random_checkpoint import write_random_checkpoint
 
-    home = tmp_path_factory.mktemp("checkpoints")
-
-    def write(preset: str) -> Path:
-        write_random_checkpoint(preset, home / preset)
-        return home / preset
-
-    return MadeOnce(write)
+    return MadeOnce(shared_directory(tmp_path_factory, "checkpoints"), write_random_checkpoint)
 
 
 @pytest.fixture(scope="session")
@@ -54,13 +64,10 @@ def tiny_bundles(
     """Bundles (opset 20, float32) by the name of a tiny preset. Copy one before you change it."""
     from leo_edge.export.exporter import ExportOptions, export_bundle
 
-    home = tmp_path_factory.mktemp("bundles")
+    def export(preset: str, path: Path) -> None:
+        export_bundle(tiny_checkpoints[preset], path, ExportOptions(), lambda _: None)
 
-    def export(preset: str) -> Path:
-        export_bundle(tiny_checkpoints[preset], home / preset, ExportOptions(), lambda _: None)
-        return home / preset
-
-    return MadeOnce(export)
+    return MadeOnce(shared_directory(tmp_path_factory, "bundles"), export)
 
 
 @pytest.fixture
@@ -93,9 +100,9 @@ def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mini, leo = PRESETS["leo-mini-tiny"], PRESETS["leo-tiny"]
     expert = {"name": "vit", "model_type": "internvl_vision", **leo["vision_config_1"], "num_hidden_layers": 1}
     llm = mini["llm_config"] | {"num_hidden_layers": 1}
-    directory = tmp_path_factory.mktemp("micro") / "checkpoint"
-    write_config_checkpoint(mini | {"vision_configs": [expert], "llm_config": llm}, directory, seed=1)
-    return directory
+    config = mini | {"vision_configs": [expert], "llm_config": llm}
+    made = MadeOnce(shared_directory(tmp_path_factory, "micro"), lambda _, path: write_config_checkpoint(config, path, seed=1))
+    return made["checkpoint"]
 
 
 @pytest.fixture(scope="session")
@@ -105,11 +112,9 @@ def micro_bundles(
     micro_checkpoint: Path,
 ) -> MadeOnce:
     """Bundles of it: "plain" by `leo-edge export` alone, "fused" in opset 24 and float16 with fewer tiles and tokens."""
-    home = tmp_path_factory.mktemp("micro-bundles")
     options = {"plain": "", "fused": "--opset 24 --float fp16 --max-tiles 2 --context-len 640"}
 
-    def export(name: str) -> Path:
-        assert main(["export", str(micro_checkpoint), str(home / name), *options[name].split()]) == 0
-        return home / name
+    def export(name: str, path: Path) -> None:
+        assert main(["export", str(micro_checkpoint), str(path), *options[name].split()]) == 0
 
-    return MadeOnce(export)
+    return MadeOnce(shared_directory(tmp_path_factory, "micro-bundles"), export)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 import pytest
 
 HEAVY = frozenset({"torch", "transformers", "onnx", "nuscenes", "rclpy", "matplotlib"})
-ENGINES = frozenset({"onnxruntime", "tensorrt"})
+ENGINES = frozenset({"onnxruntime", "tensorrt", "cuda"})
 
 # Run as `python -c PRELUDE + code name name ...`: the names cannot be imported in that interpreter.
 PRELUDE = """

@@ -184,11 +184,14 @@ def attention(graph: Graph, _: Target) -> Found:
 
 
 def tensor_scatter(graph: Graph, _: Target) -> Found:
-    """TensorScatter writes rows of a cache of four dimensions."""
+    """TensorScatter writes rows of a cache of four dimensions in place: the cache goes in and comes out at one address."""
     for node in graph.nodes("TensorScatter"):
         ranks = [len(shape_of(value) or ()) for value in node.inputs[:2]]
         if ranks != [4, 4] or attribute(node, "axis", -2) != -2:
             yield name_of(node), f"TensorScatter of ranks {ranks}, axis {attribute(node, 'axis', -2)}: expected 4, 4 and -2"
+        cache = node.inputs[0]
+        if cache is None or not cache.is_graph_input() or not graph.is_output(node.outputs[0]):
+            yield name_of(node), "TensorScatter inside of the graph: its cache must be an input, and what it gives an output"
 
 
 def rotary_positions(graph: Graph, _: Target) -> Found:

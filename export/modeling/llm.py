@@ -5,7 +5,8 @@ width, D hidden width, F feed-forward width, V vocabulary, N layers, R router wi
 
 One prompt at a time and no batch axis: a vehicle asks one question after another. Two forms of one model:
 
-- plain (opset 20): every operator is plain, the past comes in token-major, [P, K, E], and only the new rows go out;
+- plain (opset 20): every operator is plain, the past comes in token-major, [P, K, E], and only the new rows go out; P may be
+  more than the tokens that there are (a length bucket, for CUDA graphs): rows from the first new position on are not seen;
 - fused (opset 24): RMSNormalization, Attention and TensorScatter; the cache [1, K, C, E] goes in, is updated in place and
   goes out.
 """
@@ -23,6 +24,8 @@ from leo_edge.export.modeling.mmoe import MMoE
 from leo_edge.export.modeling.rope import Rope, rotate
 
 Cache = tuple[Tensor, Tensor]  # keys and values of one layer
+# A position that no token has: a row of the past that holds none yet.
+_NEVER = 1 << 40
 
 
 class RMSNorm(nn.Module):
@@ -169,13 +172,14 @@ class Llm(nn.Module):
 
     def masks(self, positions: Tensor, keys: Tensor, dtype: torch.dtype) -> dict[int | None, Tensor]:
         """One mask per window width: a key is seen from its own position on, for as long as the window reaches."""
-        length = keys.shape[2] if self.fused else keys.shape[0] + positions.shape[0]
-        slots = torch.arange(length, device=positions.device)[None, :]
+        slots = torch.arange(keys.shape[2 if self.fused else 0], device=positions.device)
+        if not self.fused:
+            slots = torch.cat([torch.where(slots < positions[:1], slots, _NEVER), positions])
         masks = {}
         for window in dict.fromkeys(self.config.windows):
-            seen = slots <= positions[:, None]
+            seen = slots[None, :] <= positions[:, None]
             if window is not None:
-                seen = seen & (slots > positions[:, None] - window)
+                seen = seen & (slots[None, :] > positions[:, None] - window)
             # TensorRT's parser wants Attention's mask in four dimensions.
             masks[window] = seen[None, None] if self.fused else torch.where(seen, 0.0, torch.finfo(torch.float16).min).to(dtype)
         return masks

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from leo_edge.commands.drives import QUESTIONS_HELP, add_drive_arguments, source_options
 from leo_edge.commands.progress import open_with_progress, say
+from leo_edge.runtime.engine_choice import BACKENDS
 from leo_edge.runtime.errors import LeoEdgeError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _add_playing(group: argparse._ArgumentGroup) -> None:
     speed.add_argument("--as-fast-as-possible", action="store_true", help="wait for nothing, drop nothing (default)")
     group.add_argument("--deadline-ms", type=float, metavar="MS", help="answer this long after a frame set is there, or stop")
     group.add_argument("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)")
-    group.add_argument("--backend", default="auto", choices=("auto", "ort"))
+    group.add_argument("--backend", default="auto", choices=BACKENDS)
     group.add_argument("--threads", type=int, default=0, metavar="N", help="of the engine (default: its own choice)")
     group.add_argument("--ray", metavar="ADDRESS", help="spread the drives over a Ray cluster, or `local`: over this machine")
     group.add_argument("--ray-workers", type=int, metavar="N", help="drives at once (default: one per CPU and engine thread)")

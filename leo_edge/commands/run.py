@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.commands.report import latency_table, printable
+from leo_edge.runtime.engine_choice import BACKENDS
 from leo_edge.runtime.errors import FrameError, LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, FrameSet, load_frame
 from leo_edge.runtime.spans import spans_to_json
@@ -38,16 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
     parser.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest tokens of this much probability")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing (default 0)")
-    parser.add_argument("--backend", default="auto", choices=("auto", "ort"))
+    parser.add_argument("--backend", default="auto", choices=BACKENDS)
     parser.add_argument("--threads", type=int, default=0, help="of the engine (default: its own choice)")
     parser.add_argument("--json", action="store_true", help="print the answers as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from leo_edge.runtime.pipeline import load_backend, open_pipeline
+    from leo_edge.runtime.engine_choice import check_backend
+    from leo_edge.runtime.pipeline import open_pipeline
 
-    load_backend(args.backend)
+    check_backend(args.backend)
     options = _ask_options(args)
     frame_set = _frame_set(args)
     pipeline = open_pipeline(open_with_progress(args.bundle), args.backend, threads=args.threads)

@@ -9,6 +9,7 @@ import pytest
 
 from leo_edge.cli import main
 from tests.conftest import MadeOnce
+from tests.doubles.fixtures import edge_machine, machine_environment  # noqa: F401 - fixtures
 
 Replay = Callable[..., dict[str, Any]]
 

@@ -26,10 +26,10 @@ from tests.conftest import MadeOnce
 
 BUNDLES = ("leo-tiny", "leo-mini-tiny", "plain", "fused")
 GRAPHS = {
-    "leo-tiny": {"vision.internvit", "vision.sam", "fuse", "llm"},
-    "leo-mini-tiny": {"vision.clip", "vision.sam", "fuse", "router", "llm"},
-    "plain": {"vision.vit", "fuse", "router", "llm"},
-    "fused": {"vision.vit", "fuse", "router", "llm"},
+    "leo-tiny": {"tiles", "vision.internvit", "vision.sam", "fuse", "llm"},
+    "leo-mini-tiny": {"tiles", "vision.clip", "vision.sam", "fuse", "router", "llm"},
+    "plain": {"tiles", "vision.vit", "fuse", "router", "llm"},
+    "fused": {"tiles", "vision.vit", "fuse", "router", "llm"},
 }
 PAGE_BYTES, LINE_BYTES, LARGE_BYTES = 4096, 64, 1 << 16
 # What an exporter's notes would give away: folders of this machine, and source files.
@@ -134,6 +134,17 @@ class TestBundle:
             spec = bundle.manifest.graphs[f"vision.{expert.name}"]
             graph = onnx.load(bundle.path(spec.file), load_external_data=False).graph
             assert {node.op_type for node in graph.node if "tiles" in node.input} == {"Cast"}, expert.name
+        graph = onnx.load(bundle.path(bundle.manifest.graphs["tiles"].file)).graph
+        assert {node.op_type for node in graph.node if "image" in node.input or "tiles" in node.output} == {"Cast"}
+
+    @every_bundle
+    def test_tiles_have_no_weights_and_are_float32_in_every_bundle(self, bundle: Bundle) -> None:
+        spec = bundle.manifest.graphs["tiles"]
+        assert (spec.data, spec.num_parameters) == (None, 0)
+        assert {port.dtype for port in (*spec.inputs, *spec.outputs)} == {"uint8", "float32"}
+        px = bundle.manifest.tiling.tile_px
+        assert [port.shape for port in spec.inputs] == [("H", "W", 3), ("W", "X"), ("W", "X"), ("Y", "H"), ("Y", "H")]
+        assert spec.outputs == (TensorSpec("tiles", "uint8", ("T", px, px, 3)),)
 
     @every_bundle
     def test_graphs_hold_only_operators_of_the_standard_domain(self, bundle: Bundle) -> None:
@@ -154,7 +165,7 @@ class TestBundle:
     def test_nothing_tells_of_the_machine_that_wrote_it(self, bundle: Bundle) -> None:
         for name in [*(spec.file for spec in bundle.manifest.graphs.values()), MANIFEST_NAME]:
             content = (bundle.directory / name).read_bytes()
-            assert b"embeds" in content or b"tokens" in content, "a search that would find nothing"
+            assert any(word in content for word in (b"embeds", b"tokens", b"tiles")), "a search that would find nothing"
             assert [word for word in LOCAL if word in content] == [], name
 
     @every_bundle
@@ -170,6 +181,10 @@ class TestBundle:
                 assert offset % (PAGE_BYTES if length >= LARGE_BYTES else LINE_BYTES) == 0, tensor.name
                 places.append((offset, offset + length))
             places.sort()
+            if not places:
+                assert bundle.manifest.graphs[name].data is None
+                assert name == "tiles"
+                continue
             assert all(end <= start for (_, end), (start, _) in itertools.pairwise(places)), name
             assert places[-1][1] == (bundle.directory / f"{name}.onnx.data").stat().st_size, name
 
@@ -201,7 +216,7 @@ class TestBundle:
         env = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("plain: leo_mini bundle, 4 graphs, opset 20, float32, context 1120, ")
+        assert done.stdout.startswith("plain: leo_mini bundle, 5 graphs, opset 20, float32, context 1120, ")
         assert files(tmp_path / "plain") == files(micro_bundles["plain"])
         assert [path.name for path in tmp_path.iterdir()] == ["plain"]
 

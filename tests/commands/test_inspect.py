@@ -55,8 +55,10 @@ def test_text_tells_what_is_in_the_bundle(bundle_dir: Path, capsys: pytest.Captu
         "checkpoint     leo-mini-tiny\n",
     ):
         assert said in text
-    for name in bundle.manifest.graphs:
-        assert re.search(rf"^{re.escape(name)} +{re.escape(name)}\.onnx +[\d.]+ [kM] +[\d.]+ [kM]B$", text, re.MULTILINE)
+    for name, graph in bundle.manifest.graphs.items():
+        parameters = r"[\d.]+ [kM]" if graph.num_parameters else "0"
+        assert re.search(rf"^{re.escape(name)} +{re.escape(name)}\.onnx +{parameters} +[\d.]+ [kM]B$", text, re.MULTILINE)
+    assert "image uint8 [H, W, 3], columns_upper float32 [W, X], " in text
 
 
 def test_text_fits_a_terminal_and_sets_numbers_right(bundle_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def graph(name: str, *, data: str | None = None) -> GraphSpec:
 
 def small_manifest(*, routed: bool = False) -> BundleManifest:
     """A manifest with every kind of field in it: one expert, one file of weights."""
-    graphs = {name: graph(name) for name in ("vision.clip", "fuse", *(["router"] if routed else []))}
+    graphs = {name: graph(name) for name in ("tiles", "vision.clip", "fuse", *(["router"] if routed else []))}
     graphs["llm"] = graph("llm", data="llm.onnx.data")
     names = ["embedding.safetensors", "tokenizer.json", "llm.onnx.data", *(spec.file for spec in graphs.values())]
     return BundleManifest(
@@ -212,8 +212,11 @@ class TestFields:
 
 class TestFormat:
     def test_newer_format_asks_for_an_update(self) -> None:
-        with pytest.raises(BundleError, match=rf"format version 2, this leo_edge reads {FORMAT_VERSION}: update leo_edge"):
-            parse_manifest(edited(("format_version",), FORMAT_VERSION + 1))
+        newer = FORMAT_VERSION + 1
+        with pytest.raises(
+            BundleError, match=rf"format version {newer}, this leo_edge reads {FORMAT_VERSION}: update leo_edge"
+        ):
+            parse_manifest(edited(("format_version",), newer))
 
     def test_newer_format_is_said_before_its_unknown_fields(self) -> None:
         raw = as_json() | {"format_version": FORMAT_VERSION + 1, "speed": 1}
@@ -278,7 +281,7 @@ class TestFileNames:
 
 
 class TestGraphs:
-    @pytest.mark.parametrize("name", ["vision.clip", "fuse", "llm"])
+    @pytest.mark.parametrize("name", ["tiles", "vision.clip", "fuse", "llm"])
     def test_a_graph_that_the_model_needs_is_missing(self, name: str) -> None:
         with pytest.raises(BundleError, match=f"no graph named {name}"):
             parse_manifest(without(("graphs", name)))

@@ -157,12 +157,12 @@ def bias(value: float, dtype: Any = np.float32) -> dict[str, Array]:
 
 
 def addresses(decoder: PrefixDecoder | ScatterDecoder) -> dict[str, int]:
-    return {name: buffer.ctypes.data for name, buffer in decoder._buffers.items()}
+    return {name: buffer.data_ptr() for name, buffer in decoder._buffers.items()}
 
 
 def cached(decoder: PrefixDecoder | ScatterDecoder, name: str, length: int) -> Array:
     """The first rows of a cache as [L, 6]."""
-    buffer = decoder._buffers[name]
+    buffer: Array = decoder._buffers[name].numpy()
     rows = buffer[:length] if isinstance(decoder, PrefixDecoder) else buffer[0, :, :length].transpose(1, 0, 2)
     return rows.reshape(length, HIDDEN)
 
@@ -330,7 +330,7 @@ class TestDecoder:
 @needs_scatter
 class TestBuckets:
     def capacity(self, decoder: PrefixDecoder | ScatterDecoder) -> int:
-        (capacity,) = {buffer.shape[2] for buffer in decoder._buffers.values()}
+        (capacity,) = {buffer.shape()[2] for buffer in decoder._buffers.values()}
         return int(capacity)
 
     def answer(self, decoder: Decoder, tokens: Sequence[int], rows: FloatArray) -> FloatArray:

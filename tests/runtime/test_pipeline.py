@@ -175,7 +175,7 @@ class TestAsking:
 
 class TestOpening:
     def test_an_unknown_backend(self, tiny_bundles: MadeOnce) -> None:
-        with pytest.raises(BackendError, match="unknown backend 'abacus': expected one of auto, ort"):
+        with pytest.raises(BackendError, match="unknown backend 'abacus': expected one of auto, trt, ort, ort-cuda, ort-trt"):
             open_pipeline(tiny_bundles["leo-tiny"], "abacus")
 
     def test_a_bundle_that_is_open_already(self, tiny_bundles: MadeOnce) -> None:

@@ -244,6 +244,17 @@ def test_attention_with_a_cache_of_its_own() -> None:
     assert f"{message}take a mask and concatenate the cache [attention]" in found
 
 
+def test_a_cache_is_written_in_place_from_input_to_output() -> None:
+    ports = "(float[1,2,8,4] c, float[1,2,1,4] u, int64[1] i) => (float[1,2,8,4] y)"
+    good = f"{ports} {{ y = TensorScatter<axis=-2>(c, u, i) }}"
+    copied = f"{ports} {{ d = Abs(c)\n y = TensorScatter<axis=-2>(d, u, i) }}"
+    kept = f"{ports} {{ d = TensorScatter<axis=-2>(c, u, i)\n y = Abs(d) }}"
+    assert lines(good, 24, "jetpack7.2") == []
+    message = "TensorScatter inside of the graph: its cache must be an input, and what it gives an output [tensor-scatter]"
+    assert lines(copied, 24, "jetpack7.2") == [f"y: {message}"]
+    assert lines(kept, 24, "jetpack7.2") == [f"d: {message}"]
+
+
 def test_targets_differ_in_what_they_take() -> None:
     text = "(float[2,4] x, float[4] w) => (float[2,4] y) { y = RMSNormalization(x, w) }"
     assert "y: RMSNormalization is not supported by TensorRT 10.3: write it in others [operator]" in lines(text, 24)

@@ -92,12 +92,17 @@ def empty_cache(llm: Llm) -> list[Cache]:
     return [(torch.zeros(shape), torch.zeros(shape)) for _ in range(llm.config.num_layers)]
 
 
-def logits_in_pieces(llm: Llm, embeds: Tensor, lengths: list[int]) -> Iterator[Float32]:
-    """Feeds embeddings [S, D] in pieces through the cache and yields the logits [V] after each."""
+def logits_in_pieces(llm: Llm, embeds: Tensor, lengths: list[int], *, padding: int = 0) -> Iterator[Float32]:
+    """Feeds embeddings [S, D] in pieces through the cache and yields the logits [V] after each.
+
+    `padding` rows that are no tokens follow the past.
+    """
     cache, start = empty_cache(llm), 0
+    rest = 10 * torch.randn(padding, llm.config.num_kv_heads, llm.config.head_dim, generator=torch.Generator().manual_seed(1))
     for length in lengths:
         positions = torch.arange(start, start + length)
-        logits, out = llm(embeds[start : start + length], positions, cache)
+        given = [(torch.cat([keys, rest]), torch.cat([values, rest])) for keys, values in cache] if padding else cache
+        logits, out = llm(embeds[start : start + length], positions, given)
         pairs = zip(cache, out, strict=True)
         joined = [(torch.cat([old[0], new[0]]), torch.cat([old[1], new[1]])) for old, new in pairs if not llm.fused]
         cache, start = (out if llm.fused else joined), start + length
@@ -128,6 +133,12 @@ def test_token_by_token_gives_the_logits_of_transformers(case: Case, form: str) 
 def test_prompt_in_pieces_gives_the_logits_of_transformers(case: Case, form: str) -> None:
     llm, lengths = load(case.raw, case.tensors, fused=FORMS[form]), [10, 1, 8, 5]
     logits = np.stack(list(logits_in_pieces(llm, case.embeds, lengths)))
+    assert max_error(logits, case.logits[np.cumsum(lengths) - 1]) < TOLERANCE
+
+
+def test_past_in_a_length_bucket_gives_the_logits_of_transformers(case: Case) -> None:
+    llm, lengths = load(case.raw, case.tensors, fused=False), [10, 1, 8, 5]
+    logits = np.stack(list(logits_in_pieces(llm, case.embeds, lengths, padding=9)))
     assert max_error(logits, case.logits[np.cumsum(lengths) - 1]) < TOLERANCE
 
 

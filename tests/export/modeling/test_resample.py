@@ -12,7 +12,7 @@ from leo_edge.export.modeling.resample import Resample
 
 Uint8 = npt.NDArray[np.uint8]
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-SIZES = [(448, 1024), (112, 256), (336, 448), (64, 65), (65, 64), (448, 336), (100, 37), (256, 112)]
+SIZES = [(448, 1024), (112, 256), (336, 448), (64, 65), (65, 64), (448, 336), (100, 37), (256, 112), (1000, 64)]
 
 
 def random_tiles(side: int) -> Uint8:
@@ -66,5 +66,5 @@ def test_unknown_kernel_is_refused() -> None:
 
 
 def test_shrinking_further_than_sums_stay_exact_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^cannot resize 1024 to 64 pixels exactly: choose a tile size nearer"):
-        Resample(1024, 64, "bicubic")
+    with pytest.raises(ValueError, match=r"^cannot resize 2048 to 64 pixels exactly: choose a tile size nearer"):
+        Resample(2048, 64, "bicubic")

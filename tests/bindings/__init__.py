@@ -1,0 +1,1 @@
+"""The code that calls TensorRT and CUDA, held against their real Python bindings by the type checker."""

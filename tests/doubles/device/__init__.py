@@ -1,0 +1,1 @@
+"""What the imaginary device does, below both doubles: memory, streams, events, graphs, and the order among them."""
