@@ -109,7 +109,7 @@ def verify(bundle: Bundle, checkpoint: Checkpoint, *, seed: int, say: Callable[[
     config = with_max_tiles(parse_config(checkpoint.config), manifest.tiling.max_tiles)
     checkpoint.require(expected_tensors(config), ignored=ignored_tensors(config))
     options = StageOptions(torch.float32, manifest.decoder.context_len, fused=False, fold=False)
-    pipeline = open_pipeline(bundle)
+    pipeline = open_pipeline(bundle, "ort")
     judge = _Judge(manifest.float_type, checkpoint, RandomReader(checkpoint, seed))
     samples = _Samples(pipeline, np.random.default_rng(seed))
     comparisons: list[Comparison] = []

@@ -59,7 +59,8 @@ def describe_device() -> Device:
     error, found = cudart.cudaGetDeviceProperties(0)
     check((error,), "describing device 0")
     assert found is not None
-    return Device(found.name.rstrip(b"\0").decode(), f"{found.major}.{found.minor}", int(found.totalGlobalMem))
+    name, compute = found.name.rstrip(b"\0").decode(), f"{found.major}.{found.minor}"
+    return Device(name, compute, int(found.multiProcessorCount), int(found.totalGlobalMem))
 
 
 class Block:

@@ -38,15 +38,19 @@ Profile = Mapping[str, ShapeRange]
 
 @dataclass(frozen=True)
 class Device:
-    """A CUDA device. Its memory is for people to read: what is left of it for CUDA differs from boot to boot."""
+    """A CUDA device. Its memory is for people to read: what is left of it for CUDA differs from boot to boot.
+
+    multiprocessors tells apart what has one name: every Orin calls itself so, but they have 4 to 16.
+    """
 
     name: str
     compute_capability: str
+    multiprocessors: int
     memory_bytes: int = field(default=0, compare=False)
 
     def describe(self) -> str:
-        """Returns name and compute capability."""
-        return f"{self.name} (compute {self.compute_capability})"
+        """Returns name, compute capability and size."""
+        return f"{self.name} (compute {self.compute_capability}, {self.multiprocessors} multiprocessors)"
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,9 @@ class EngineRecord:
 
 
 def fingerprint(tensorrt_version: str, device: Device) -> str:
-    """Names the directory of the engines that one TensorRT release built on one kind of device: "trt10.3.0-Orin-sm87"."""
+    """Names the directory of the engines that one TensorRT release built on one kind of device: "trt10.3.0-Orin-16mp-sm87"."""
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", device.name).strip("-.") or "device"
-    return f"trt{tensorrt_version}-{slug}-sm{device.compute_capability.replace('.', '')}"
+    return f"trt{tensorrt_version}-{slug}-{device.multiprocessors}mp-sm{device.compute_capability.replace('.', '')}"
 
 
 def engines_directory(bundle: Bundle, tensorrt_version: str, device: Device) -> Path:

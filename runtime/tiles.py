@@ -182,8 +182,13 @@ def _cut_into(tiles: TileArray, image: RgbImage, grid: TileGrid) -> None:
     """Fills `tiles` [T, S, S, 3] with the grid of `image`, and with its thumbnail if there is one tile more."""
     side = tiles.shape[1]
     picture = Image.fromarray(image)
-    resized = np.asarray(picture.resize((grid.cols * side, grid.rows * side), Image.Resampling.BICUBIC))  # [R*S, C*S, 3]
-    blocks = resized.reshape(grid.rows, side, grid.cols, side, 3)
+    blocks = _resized(picture, grid.cols * side, grid.rows * side).reshape(grid.rows, side, grid.cols, side, 3)
     tiles[: grid.area].reshape(grid.rows, grid.cols, side, side, 3)[:] = blocks.swapaxes(1, 2)  # [R, C, S, S, 3]
     if len(tiles) > grid.area:
-        tiles[grid.area] = np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
+        tiles[grid.area] = _resized(picture, side, side)
+
+
+def _resized(picture: Image.Image, width: int, height: int) -> RgbImage:
+    """Resizes columns first, then rows, as Pillow does before 13, which takes rows first where that is quicker."""
+    columns = picture.resize((width, picture.height), Image.Resampling.BICUBIC)
+    return np.asarray(columns.resize((width, height), Image.Resampling.BICUBIC))  # [height, width, 3]

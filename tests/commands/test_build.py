@@ -25,7 +25,7 @@ from tests.doubles.machine import TENSORRT_10_3, TENSORRT_10_16, TENSORRT_11_4
 from tests.test_import_rule import PRELUDE
 
 BUILT = ["vision.vit", "fuse", "router", "llm"]
-ENGINES = Path("engines", "trt10.3.0-Orin-sm87")
+ENGINES = Path("engines", "trt10.3.0-Orin-16mp-sm87")
 # Long enough to interrupt: a step of the imaginary build, of which a graph has four.
 STEP_S = 0.5
 
@@ -51,7 +51,7 @@ class TestWhatIsSaid:
             assert f"{name}: building (no engine yet)\n" in err
             assert re.search(rf"^{re.escape(name)}: built in [\d.]+ s, [\d.]+ MB$", err, re.M)
             assert re.search(rf"^{re.escape(name)} +[\d.]+ +[\d.]+  built$", out, re.M)
-        assert out.splitlines()[-1] == str(bundle / "engines" / f"trt{release}-Orin-sm87")
+        assert out.splitlines()[-1] == str(bundle / "engines" / f"trt{release}-Orin-16mp-sm87")
         assert "\r" not in err  # no bars where there is no terminal
         assert main(["build", str(bundle)]) == 0
         out, err = capsys.readouterr()

@@ -41,10 +41,10 @@ class TestFirstBuild:
     ) -> None:
         machine = edge_machine(tensorrt=release)
         report = build()
-        assert report.directory == plain_bundle.directory / "engines" / f"trt{release}-Orin-sm87"
+        assert report.directory == plain_bundle.directory / "engines" / f"trt{release}-Orin-16mp-sm87"
         assert left(report.directory) == sorted([*(f"{name}.plan" for name in BUILT), RECORD_NAME, "timing.cache"])
         assert reasons(report) == dict.fromkeys(BUILT, "no engine yet")
-        device = Device("Orin", "8.7")
+        device = Device("Orin", "8.7", 16)
         assert find_engines(plain_bundle, release, device) == (report.directory, report.record)
         assert report.record.device.memory_bytes == 32 << 30
         assert report.record.bundle_id == plain_bundle.id
@@ -183,10 +183,10 @@ class TestReuse:
         (plain_bundle.directory / MANIFEST_NAME).write_text(json.dumps(manifest))
         other = open_bundle(plain_bundle.directory)
         with pytest.raises(BackendError, match=r"fuse: graph changed since \(fuse\.onnx\)"):
-            find_engines(other, TENSORRT_10_3, Device("Orin", "8.7"))
+            find_engines(other, TENSORRT_10_3, Device("Orin", "8.7", 16))
         found = reasons(build(other))
         assert {name: reason for name, reason in found.items() if reason} == {"fuse": "graph changed since (fuse.onnx)"}
-        assert find_engines(other, TENSORRT_10_3, Device("Orin", "8.7"))[1].bundle_id == other.id
+        assert find_engines(other, TENSORRT_10_3, Device("Orin", "8.7", 16))[1].bundle_id == other.id
 
     @pytest.mark.parametrize("text", ["{", '{"format_version": 7}', '{"format_version": 1}'])
     def test_a_record_that_cannot_be_read_counts_for_nothing(
@@ -257,12 +257,12 @@ class TestLint:
     @pytest.mark.parametrize(
         ("release", "line"),
         [
-            ("10.3.0", "TensorRT 10.3.0 on Orin (compute 8.7), lint as jetpack6.2"),
-            ("10.7.0", "TensorRT 10.7.0 on Orin (compute 8.7), lint as jetpack6.2, the nearest known"),
-            ("10.15.1", "TensorRT 10.15.1 on Orin (compute 8.7), lint as jetpack7.2, the nearest known"),
-            ("10.16.1.11", "TensorRT 10.16.1.11 on Orin (compute 8.7), lint as jetpack7.2"),
-            ("11.0.0", "TensorRT 11.0.0 on Orin (compute 8.7), lint as trt11, the nearest known"),
-            ("11.1.0", "TensorRT 11.1.0 on Orin (compute 8.7), lint as trt11"),
+            ("10.3.0", "TensorRT 10.3.0 on Orin (compute 8.7, 16 multiprocessors), lint as jetpack6.2"),
+            ("10.7.0", "TensorRT 10.7.0 on Orin (compute 8.7, 16 multiprocessors), lint as jetpack6.2, the nearest known"),
+            ("10.15.1", "TensorRT 10.15.1 on Orin (compute 8.7, 16 multiprocessors), lint as jetpack7.2, the nearest known"),
+            ("10.16.1.11", "TensorRT 10.16.1.11 on Orin (compute 8.7, 16 multiprocessors), lint as jetpack7.2"),
+            ("11.0.0", "TensorRT 11.0.0 on Orin (compute 8.7, 16 multiprocessors), lint as trt11, the nearest known"),
+            ("11.1.0", "TensorRT 11.1.0 on Orin (compute 8.7, 16 multiprocessors), lint as trt11"),
         ],
     )
     def test_the_target_is_that_of_the_tensorrt_or_the_nearest_known(
@@ -288,7 +288,7 @@ class TestRefusals:
         edge_machine(faults=(f"{fault}:2",))
         with pytest.raises(BackendError, match=message):
             build()
-        directory = plain_bundle.directory / "engines" / "trt10.3.0-Orin-sm87"
+        directory = plain_bundle.directory / "engines" / "trt10.3.0-Orin-16mp-sm87"
         assert list(read_record(directory).engines) == ["vision.vit"]
         assert set(left(directory)) == {"vision.vit.plan", RECORD_NAME, "timing.cache"}
         edge_machine()
@@ -338,7 +338,7 @@ class TestTimingCache:
     def test_the_one_beside_the_plans_begins_anew(
         self, content: bytes | None, foreign: Path, build: Build, plain_bundle: Bundle, said: list[str]
     ) -> None:
-        directory = plain_bundle.directory / "engines" / "trt10.3.0-Orin-sm87"
+        directory = plain_bundle.directory / "engines" / "trt10.3.0-Orin-16mp-sm87"
         directory.mkdir()
         (directory / "timing.cache").write_bytes(foreign.read_bytes() if content is None else content)
         build(only=("fuse",))

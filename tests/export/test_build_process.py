@@ -93,7 +93,7 @@ class TestSafeMemory:
         killer.join()
         assert str(caught.value).startswith("fuse: the system killed the build (it took ")
         assert "as it does when memory runs out: give a smaller --workspace-mb" in str(caught.value)
-        assert left(plain_bundle.directory / "engines" / "trt10.3.0-Orin-sm87") == []
+        assert left(plain_bundle.directory / "engines" / "trt10.3.0-Orin-16mp-sm87") == []
 
     def test_a_child_that_crashes_is_one_line(self, children: Callable[..., None], build: Build) -> None:
         children(step_seconds=30.0)

@@ -26,7 +26,7 @@ from leo_edge.runtime.engines import (
 from leo_edge.runtime.errors import BackendError, BundleError
 from tests.conftest import MadeOnce
 
-ORIN = Device("Orin", "8.7", 32 << 30)
+ORIN = Device("Orin", "8.7", 16, 32 << 30)
 TRT = "10.3.0"
 
 
@@ -57,10 +57,10 @@ def built(bundle: Bundle) -> tuple[Bundle, Path, EngineRecord]:
 @pytest.mark.parametrize(
     ("version", "device", "name"),
     [
-        ("10.3.0", ORIN, "trt10.3.0-Orin-sm87"),
-        ("10.16.1.11", Device("NVIDIA GeForce RTX 4090", "8.9"), "trt10.16.1.11-NVIDIA-GeForce-RTX-4090-sm89"),
-        ("11.4.0", Device("../../etc", "10.0"), "trt11.4.0-etc-sm100"),
-        ("11.4.0", Device("?", "9.0"), "trt11.4.0-device-sm90"),
+        ("10.3.0", ORIN, "trt10.3.0-Orin-16mp-sm87"),
+        ("10.16.1.11", Device("NVIDIA GeForce RTX 4090", "8.9", 128), "trt10.16.1.11-NVIDIA-GeForce-RTX-4090-128mp-sm89"),
+        ("11.4.0", Device("../../etc", "10.0", 1), "trt11.4.0-etc-1mp-sm100"),
+        ("11.4.0", Device("?", "9.0", 2), "trt11.4.0-device-2mp-sm90"),
     ],
 )
 def test_a_fingerprint_names_release_and_device_and_is_a_plain_name(version: str, device: Device, name: str) -> None:
@@ -68,8 +68,9 @@ def test_a_fingerprint_names_release_and_device_and_is_a_plain_name(version: str
 
 
 def test_memory_is_no_part_of_a_device() -> None:
-    assert Device("Orin", "8.7", 1) == Device("Orin", "8.7", 2)
-    assert Device("Orin", "8.7") != Device("Orin", "8.9")
+    assert Device("Orin", "8.7", 16, 1) == Device("Orin", "8.7", 16, 2)
+    assert Device("Orin", "8.7", 16) != Device("Orin", "8.9", 16)
+    assert Device("Orin", "8.7", 16) != Device("Orin", "8.7", 8)
 
 
 def test_a_record_reads_back_as_it_was_written(built: tuple[Bundle, Path, EngineRecord]) -> None:
@@ -134,17 +135,20 @@ class TestNothingFits:
             find_engines(bundle, TRT, ORIN)
         home = bundle.directory / "engines"
         assert str(caught.value) == (
-            f"no engines for TensorRT 10.3.0 on Orin (compute 8.7) in {home}: "
+            f"no engines for TensorRT 10.3.0 on Orin (compute 8.7, 16 multiprocessors) in {home}: "
             f"run `leo-edge build {bundle.directory}` on this device"
         )
 
-    @pytest.mark.parametrize(("version", "device"), [("10.7.0", ORIN), (TRT, Device("NVIDIA Thor", "11.0"))])
+    @pytest.mark.parametrize(("version", "device"), [("10.7.0", ORIN), (TRT, Device("NVIDIA Thor", "11.0", 20))])
     def test_those_that_are_there_are_named(
         self, built: tuple[Bundle, Path, EngineRecord], version: str, device: Device
     ) -> None:
         (built[1].parent / "broken").mkdir()
         (built[1].parent / "broken" / RECORD_NAME).write_text("{}")
-        with pytest.raises(BackendError, match=r"engines, only for TensorRT 10\.3\.0 on Orin \(compute 8\.7\): run `leo-edge"):
+        with pytest.raises(
+            BackendError,
+            match=r"engines, only for TensorRT 10\.3\.0 on Orin \(.*\): run `leo-edge",
+        ):
             find_engines(built[0], version, device)
 
     def test_a_directory_that_was_renamed(self, built: tuple[Bundle, Path, EngineRecord]) -> None:
@@ -194,6 +198,11 @@ class TestNothingFits:
 def test_json_holds_what_a_reader_needs(built: tuple[Bundle, Path, EngineRecord]) -> None:
     _, directory, record = built
     raw = json.loads((directory / RECORD_NAME).read_text())
-    assert raw["device"] == {"name": "Orin", "compute_capability": "8.7", "memory_bytes": 32 << 30}
+    assert raw["device"] == {
+        "name": "Orin",
+        "compute_capability": "8.7",
+        "multiprocessors": 16,
+        "memory_bytes": 32 << 30,
+    }
     assert raw["engines"]["llm"]["profiles"] == [{"tiles": [[1, 8], [4, 8], [9, 8]]}]
     assert set(raw) == set(asdict(record))

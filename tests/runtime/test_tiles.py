@@ -33,16 +33,23 @@ def published_grid(width: int, height: int, config: TilingConfig, *, weigh_area:
 
 
 def published_tiles(image: Uint8, config: TilingConfig, resample: Image.Resampling) -> Uint8:
-    """Tiles [T, S, S, 3] cut with PIL's own crop, one after the other."""
+    """Tiles [T, S, S, 3] cut with PIL's own crop, one after the other.
+
+    Resized columns first, as PIL did in one call until Pillow 13.
+    """
+
+    def resized(width: int, height: int) -> Image.Image:
+        return picture.resize((width, picture.height), resample).resize((width, height), resample)
+
     picture, side = Image.fromarray(image), config.tile_px
     cols, rows = published_grid(picture.width, picture.height, config)
-    whole = picture.resize((cols * side, rows * side), resample)
+    whole = resized(cols * side, rows * side)
     tiles = []
     for index in range(cols * rows):
         left, top = index % cols * side, index // cols * side
         tiles.append(whole.crop((left, top, left + side, top + side)))
     if config.use_thumbnail and len(tiles) > 1:
-        tiles.append(picture.resize((side, side), resample))
+        tiles.append(resized(side, side))
     return np.stack([np.array(tile) for tile in tiles])
 
 
