@@ -1,10 +1,13 @@
 """`leo-edge lint`: every bundle that we write passes for every target that reads its opset; others fail, line by line."""
 
+import copy
 import json
+from typing import Any
 
 import pytest
 
 from leo_edge.cli import main
+from leo_edge.export.presets import PRESETS
 from tests.conftest import CommandLine, MadeOnce
 
 
@@ -37,3 +40,40 @@ def test_bad_input(tiny_bundles: MadeOnce, tmp_path: object, error_line: Command
     bundle = tiny_bundles["leo-tiny"]
     assert "no target 'orin': expected one of jetpack6.2" in error_line("lint", bundle, "--target", "orin")
     assert "no bundle.json in" in error_line("lint", tmp_path)
+
+
+def shallow(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a preset with one layer of each kind: its widths, heads and windows are what they were."""
+    config = copy.deepcopy(config)
+    parts = [config["llm_config"], *config.get("vision_configs", [])]
+    parts += [config[name] for name in ("vision_config_1", "vision_config_2") if name in config]
+    for part in parts:
+        part["num_hidden_layers"] = 2 if "global_attn_indexes" in part else 1
+        if "global_attn_indexes" in part:
+            part["global_attn_indexes"] = [1]
+        if "select_layer" in part:
+            part["select_layer"] = -1
+    return config
+
+
+@pytest.mark.parametrize("preset", ["leo-7b", "leo-mini-8b"])
+def test_a_full_size_preset_has_nothing_to_find(
+    preset: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(PRESETS, preset, shallow(PRESETS[preset]))
+    assert main(["lint", preset, "--target", "jetpack6.2", "jetpack7.2"]) == 0
+    count = 5 if preset == "leo-7b" else 7
+    assert capsys.readouterr().out.splitlines() == [
+        f"no findings in {count} graphs of {preset}, opset 20, float16, for jetpack6.2, jetpack7.2",
+        f"no findings in {count} graphs of {preset}, opset 24, float16, for jetpack7.2",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["leo-7b", "leo-mini-8b"])
+def test_a_full_size_preset_has_nothing_to_find_at_its_full_depth(preset: str) -> None:
+    assert main(["lint", preset]) == 0
+
+
+def test_what_is_neither_bundle_nor_preset(error_line: CommandLine) -> None:
+    assert "no bundle.json in leo-13b" in error_line("lint", "leo-13b")
