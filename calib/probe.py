@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from leo_edge.calib.modality import divergence
 from leo_edge.calib.observe import Forced, teacher_forced
-from leo_edge.runtime.backend import Array
 from leo_edge.runtime.frames import FrameSet
 from leo_edge.runtime.pipeline import AskOptions, Pipeline
 from leo_edge.runtime.tokens import VisualTokens
@@ -87,12 +86,6 @@ def effect_on(pipeline: Pipeline, probes: Iterable[Probe], *, encode: bool = Tru
                 after.append(text.strip() == asked.truth.strip())
     drop = 100 * (float(np.mean(before)) - float(np.mean(after))) if before else None
     return Effect(float(np.mean(kls)), float(np.mean(equal)), float(np.mean(answers)), drop)
-
-
-def cosine(a: Array, b: Array) -> float:
-    """Returns the cosine of two arrays taken as vectors."""
-    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    return float(x @ y / max(np.sqrt((x @ x) * (y @ y)), 1e-30))
 
 
 def _about(pipeline: Pipeline, tokens: VisualTokens, asked: Asked) -> Forced:

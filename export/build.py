@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from leo_edge.export.build_process import Peak, build_here, build_in_child
 from leo_edge.export.engine_task import BuiltPlan, EngineTask
 from leo_edge.export.lint.lint import Finding, lint_bundle, target_named
 from leo_edge.export.profiles import TILES_GRAPH, ProfileOptions, Range, profile_options, profiles_of
+from leo_edge.export.tile_memory import tiles_at_once
 from leo_edge.runtime.bundle import Bundle, sha256_of
 from leo_edge.runtime.engines import (
     OPTIONAL_GRAPHS,
@@ -145,7 +148,11 @@ class _Work:
     def of(bundle: Bundle, options: BuildOptions, tensorrt_version: str, device: Device) -> _Work:
         """Reads what there is; a record that cannot be read counts for nothing."""
         sizes = profile_options(
-            bundle.manifest, context=options.context, tiles=options.profile_tiles, camera_px=options.camera_px
+            bundle.manifest,
+            context=options.context,
+            tiles=options.profile_tiles,
+            camera_px=options.camera_px,
+            at_once=lambda graph: tiles_at_once(ir.load(bundle.path(bundle.manifest.graphs[graph].file))),
         )
         work = _Work(bundle, options, sizes, engines_directory(bundle, tensorrt_version, device))
         work.record = EngineRecord(bundle.id, tensorrt_version, device, work._choices(), {})
@@ -263,7 +270,7 @@ class _Work:
         sizes = self.sizes
         return {
             "context": sizes.context,
-            "profile_tiles": list(sizes.tiles),
+            "profile_tiles": {graph: list(tiles) for graph, tiles in sizes.tiles.items()},
             "camera_px": None if sizes.camera_px is None else list(sizes.camera_px),
             "opt_level": self.options.opt_level,
             "workspace_mb": self.options.workspace_mb,

@@ -92,7 +92,10 @@ def build_in_child(task: EngineTask, stop: threading.Event) -> tuple[BuiltPlan, 
         command = [sys.executable, "-m", __name__, str(given), str(result), str(os.getpid())]
         watch = _MemoryWatch()
         # A session of its own: an interrupt from the keyboard comes to us, and we say when it is meant for the child.
+        # It starts deaf to interrupts, and hears the one that came while it imported when it can deal with it.
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         try:
             _await(process, watch, stop)
         finally:
@@ -195,6 +198,10 @@ def main(task: Path, result: Path, parent: int) -> None:
     """Builds as `task` says and writes what came of it to `result`. It stops when `parent`, which waits for it, is gone."""
     built, message = None, None
     try:
+        # An interrupt in the middle of an import comes out of it as whatever the module makes of it.
+        import leo_edge.export.engine  # noqa: F401
+
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         built = build_here(read_task(task.read_text(encoding="utf-8")), threading.Event(), lambda: os.getppid() != parent)
     except LeoEdgeError as error:
         message = str(error)

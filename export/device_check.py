@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image
 
-from leo_edge.calib.probe import cosine
+from leo_edge.calib.similarity import cosine
 from leo_edge.runtime.backend import Array, Decoder, Logits, Session, Tensor
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet
 from leo_edge.runtime.manifest import BundleManifest
@@ -198,7 +198,7 @@ def _check_session(name: str, device: Pipeline, calls: _Calls, limits: tuple[flo
     """Gives the device what the reference was given; tiles in as large a batch as the device takes."""
     inputs, outputs = calls.inputs, calls.outputs
     if name.startswith("vision."):
-        size = device.engine.tiles_per_run
+        size = device.engine.tiles_per_run(name)
         inputs, outputs = _joined(inputs, size), _joined(outputs, size)
     got: list[dict[str, Array]] = []
     ms: list[float] = []
@@ -257,9 +257,10 @@ def _tied(logits: Logits, reference: Logits) -> bool:
 
 
 def _judge(name: str, pairs: Sequence[tuple[Array, Array]], ms: tuple[float, float], limits: tuple[float, float]) -> StageCheck:
-    error = max(float(np.abs(got.astype(np.float64) - wanted).max()) for got, wanted in pairs)
-    largest = max(float(np.abs(wanted.astype(np.float64)).max()) for _, wanted in pairs)
+    # numpy's, for what is not a number must come through: Python's would pass over it behind a number.
+    error = float(np.max([np.abs(got.astype(np.float64) - wanted).max() for got, wanted in pairs]))
+    largest = float(np.max([np.abs(wanted.astype(np.float64)).max() for _, wanted in pairs]))
     relative = error / max(largest, 1e-12)
-    similar = min(cosine(got.astype(np.float32), wanted.astype(np.float32)) for got, wanted in pairs)
+    similar = float(np.min([cosine(got, wanted) for got, wanted in pairs]))
     passed = relative <= limits[0] and similar >= limits[1]  # false too where something is not a number
     return StageCheck(name, len(pairs), error, relative, similar, *ms, passed)

@@ -7,7 +7,7 @@ P past tokens, C cache capacity, V_all visual tokens of the prompt; H, W a camer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from leo_edge.runtime.engines import Profile, Shape
@@ -27,6 +27,7 @@ _CAMERA_PX = (1600, 900)
 PREFILL_TOKENS = 512
 _FIRST_BUCKET = 256
 _LIKELY_QUESTION_TOKENS = 32
+_UNBOUNDED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class ProfileOptions:
     """What the engines are to be good for.
 
     context: the most tokens, prompt and answer together.
-    tiles: least, likeliest and most tiles that a vision expert takes at once.
+    tiles: least, likeliest and most tiles that a vision expert takes at once, by its graph.
     camera_px: width and height of the cameras' images, for the graph that cuts tiles; None: the host cuts them.
     """
 
     context: int
-    tiles: Range
+    tiles: Mapping[str, Range]
     camera_px: tuple[int, int] | None = None
 
 
@@ -49,8 +50,11 @@ def profile_options(
     context: int | None = None,
     tiles: Range | None = None,
     camera_px: tuple[int, int] | None = None,
+    at_once: Callable[[str], int] = lambda _: _UNBOUNDED,
 ) -> ProfileOptions:
     """Fills in what was not asked for: the bundle's whole context, and the tiles of six cameras of 1600 x 900 pixels.
+
+    `at_once` says how many tiles a vision graph has memory for at once; without `tiles` it takes no more.
 
     Raises:
         LeoEdgeError: more is asked for than the bundle can do, or the sizes are none.
@@ -62,14 +66,20 @@ def profile_options(
             f"--context must be 2 to {most}, the tokens that the bundle was exported for, got {context}: "
             "export again with a larger --context-len for more"
         )
-    if tiles is None:
-        all_tiles = NUM_CAMERAS * _likely_tiles(manifest.tiling)
-        tiles = (1, all_tiles, all_tiles)
-    if not 1 <= tiles[0] <= tiles[1] <= tiles[2]:
-        raise LeoEdgeError(f"--profile-tiles must be least, likeliest and most tiles, ascending from 1, got {tiles}")
+    if tiles is not None and not 1 == tiles[0] <= tiles[1] <= tiles[2]:
+        raise LeoEdgeError(
+            "--profile-tiles must be least, likeliest and most tiles, ascending from 1 (one tile may be left over), "
+            f"got {','.join(map(str, tiles))}"
+        )
+    all_tiles = NUM_CAMERAS * _likely_tiles(manifest.tiling)
+    ranges = {}
+    for expert in manifest.experts:
+        graph = f"vision.{expert.name}"
+        most_tiles = max(1, min(all_tiles, at_once(graph))) if tiles is None else 0
+        ranges[graph] = tiles or (1, most_tiles, most_tiles)
     if camera_px is not None and min(camera_px) < 1:
         raise LeoEdgeError(f"--camera-size must be at least 1x1 pixels, got {camera_px[0]}x{camera_px[1]}")
-    return ProfileOptions(context, tiles, camera_px)
+    return ProfileOptions(context, ranges, camera_px)
 
 
 def profiles_of(manifest: BundleManifest, graph: str, options: ProfileOptions) -> tuple[Profile, ...]:
@@ -106,17 +116,17 @@ def _symbols_of(manifest: BundleManifest, graph: str, options: ProfileOptions) -
         return [_camera_symbols(manifest.tiling, options)]
     question = (1, min(_LIKELY_QUESTION_TOKENS, options.context), options.context)
     if graph == "fuse":
-        return [_fuse_symbols(manifest, options) | {"L": question}]
+        return [_fuse_symbols(manifest) | {"L": question}]
     if graph == "router":
         return [{"V_all": _visual_tokens(manifest), "L": question}]
-    return [{"T": options.tiles}]
+    return [{"T": options.tiles[graph]}]
 
 
-def _fuse_symbols(manifest: BundleManifest, options: ProfileOptions) -> dict[str, Range]:
-    """LEO fuses tile by tile, of one camera or of all; LEO-MINI image by image, over all tokens of each."""
-    if manifest.fuse.unit == "tile":
-        return {"T": (1, *options.tiles[1:])}
+def _fuse_symbols(manifest: BundleManifest) -> dict[str, Range]:
+    """LEO fuses the tiles of a camera; LEO-MINI images, one to all of a set, over all tokens of each."""
     likely, most = _likely_tiles(manifest.tiling), _most_tiles(manifest.tiling)
+    if manifest.fuse.unit == "tile":
+        return {"T": (1, likely, most)}
     tokens = {
         f"M_{expert.name}": (expert.num_tokens, expert.num_tokens * likely, expert.num_tokens * most)
         for expert in manifest.experts

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from leo_edge.calib.probe import cosine
+from leo_edge.calib.similarity import cosine
 from leo_edge.export.checkpoint import Checkpoint
 from leo_edge.export.config import parse_config
 from leo_edge.export.exporter import ignored_tensors, with_max_tiles

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leo_edge.calib.probe import Effect, Probe, cosine, effect_on, make_probe
+from leo_edge.calib.probe import Effect, Probe, effect_on, make_probe
+from leo_edge.calib.similarity import cosine
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import CalibrationError
 from leo_edge.runtime.frames import FrameSet

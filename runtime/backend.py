@@ -81,9 +81,8 @@ class Engine(Protocol):
         """The language model."""
         ...
 
-    @property
-    def tiles_per_run(self) -> int:
-        """How many tiles a vision expert takes at once."""
+    def tiles_per_run(self, graph: str, /) -> int:
+        """How many tiles a vision expert's graph takes at once."""
         ...
 
     def cut(self, frame_set: FrameSet, tiling: TilingConfig) -> TileBatch:

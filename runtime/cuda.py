@@ -1,7 +1,8 @@
 """The CUDA runtime, as much of it as engines need: memory, streams, graphs. The only importer of cuda-bindings.
 
-Facts: NVIDIA's CUDA runtime API (https://docs.nvidia.com/cuda/cuda-runtime-api/) as cuda-bindings 12.8 to 13.x wraps it: each
-call returns a tuple of an error code and what it gives. Whatever is made here is given back when nobody holds it any more.
+Facts: NVIDIA's CUDA runtime API (https://docs.nvidia.com/cuda/cuda-runtime-api/) as cuda-bindings 12.9 to 13.x wraps it: each
+call returns a tuple of an error code and what it gives. Before 12.9.1 a call that waits holds the interpreter's lock, and all
+other threads wait with it. Whatever is made here is given back when nobody holds it any more.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,15 @@ from leo_edge.runtime.errors import BackendError
 ALIGNMENT = 256
 # Freed blocks are kept for their size: an allocation, and more so a release, waits for the whole device.
 _GRAIN_BYTES = 1 << 16
+# Nearly every prompt has a length, and so sizes, of its own: kept for each of them, memory would grow with every new length.
+_MOST_KEPT_BYTES = 256 << 20
+# What to do about errors that are of the machine and not of a call.
+_RESTART = "nothing more runs in this process, start it again"
+_MENDS = {
+    cudart.cudaError_t.cudaErrorMemoryAllocation: "end other programs",
+    cudart.cudaError_t.cudaErrorIllegalAddress: _RESTART,
+    cudart.cudaError_t.cudaErrorLaunchFailure: _RESTART,
+}
 
 
 def aligned(num_bytes: int) -> int:
@@ -39,7 +50,8 @@ def check(result: tuple[Any, ...], doing: str) -> Any:
     error, *values = result
     if error != cudart.cudaError_t.cudaSuccess:
         text = cudart.cudaGetErrorString(error)[1].decode()
-        raise BackendError(f"CUDA failed {doing}: {text} ({cudart.cudaGetErrorName(error)[1].decode()})")
+        mend = f": {_MENDS[error]}" if error in _MENDS else ""
+        raise BackendError(f"CUDA failed {doing}: {text} ({cudart.cudaGetErrorName(error)[1].decode()}){mend}")
     return values[0] if len(values) == 1 else tuple(values)
 
 
@@ -80,16 +92,18 @@ class MemoryPool:
         weakref.finalize(self, _free_all, self._free)
 
     def allocate(self, num_bytes: int) -> Block:
-        """Gives a block of at least this size, 1 byte at least.
+        """Gives a block of at least this size, 1 byte at least: one that is kept, if it is at most a quarter larger.
 
         Raises:
             BackendError: the device has no memory left.
         """
         size = max(1, -(-num_bytes // _GRAIN_BYTES)) * _GRAIN_BYTES
         with self._lock:
-            kept = self._free.get(size)
-            if kept:
-                return Block(self, kept.pop(), size)
+            fits = [kept for kept in list(self._free) if size <= kept <= size + size // 4 and self._free[kept]]
+            if fits:
+                return Block(self, self._free[min(fits)].pop(), min(fits))
+            if sum(kept * len(pointers) for kept, pointers in list(self._free.items())) > _MOST_KEPT_BYTES:
+                self.release_unused()
         error, pointer = cudart.cudaMalloc(size)
         if error == cudart.cudaError_t.cudaErrorMemoryAllocation:
             self.release_unused()
@@ -124,6 +138,7 @@ class PinnedBuffer:
         """Returns a view [num_bytes] of the buffer. No copy may be under way when it has to grow."""
         if num_bytes > self._size_bytes:
             self._release()
+            self._size_bytes = 0  # what was there is gone, also where no larger one can be had
             self.pointer = int(check(cudart.cudaHostAlloc(num_bytes, cudart.cudaHostAllocDefault), "pinning host memory"))
             self._size_bytes = num_bytes
             self._release = weakref.finalize(self, cudart.cudaFreeHost, self.pointer)
@@ -150,6 +165,18 @@ class Stream:
         """
         check(cudart.cudaEventRecord(self._done, self.handle), "recording an event")
         check(cudart.cudaEventSynchronize(self._done), "running")
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Waits for what is queued inside, however it is left: what the work reads and writes may be dropped afterwards.
+
+        Raises:
+            BackendError: some of it failed.
+        """
+        try:
+            yield
+        finally:
+            self.wait()
 
     def upload(self, pointer: int, source: int, num_bytes: int) -> None:
         """Queues a copy to the device from pinned memory."""
@@ -183,8 +210,10 @@ class Stream:
         check(cudart.cudaStreamBeginCapture(self.handle, mode), "beginning a capture")
         try:
             queue()
-        except BackendError:
-            cudart.cudaStreamEndCapture(self.handle)  # the stream is of use again, whatever was recorded
+        except BaseException:  # an interrupt too: a stream that is left capturing runs nothing any more
+            _, graph = cudart.cudaStreamEndCapture(self.handle)
+            if graph is not None:
+                cudart.cudaGraphDestroy(graph)
             raise
         return CapturedGraph(check(cudart.cudaStreamEndCapture(self.handle), "ending a capture"))
 

@@ -32,32 +32,31 @@ class Copies:
         made = self.empty(array.shape, array.dtype)
         with self._lock:
             self._staging.reserve(array.nbytes)[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            self._stream.upload(made.pointer, self._staging.pointer, array.nbytes)
-            self._stream.wait()
+            with self._stream.ending():
+                self._stream.upload(made.pointer, self._staging.pointer, array.nbytes)
         return made
 
     def download(self, array: DeviceArray) -> npt.NDArray[Any]:
         """Returns a copy on the host."""
         with self._lock:
             view = self._staging.reserve(array.nbytes)
-            self._stream.download(self._staging.pointer, array.pointer, array.nbytes)
-            self._stream.wait()
+            with self._stream.ending():
+                self._stream.download(self._staging.pointer, array.pointer, array.nbytes)
             return view.copy().view(array.dtype).reshape(array.shape)
 
     def move(self, moves: Sequence[tuple[int, int, int]]) -> None:
         """Copies on the device: (target address, source address, bytes) each."""
-        with self._lock:
+        with self._lock, self._stream.ending():
             for pointer, source, num_bytes in moves:
                 self._stream.copy(pointer, source, num_bytes)
-            self._stream.wait()
 
     def concatenate(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
         """Returns the arrays one behind the other, along their first axis."""
         if len(arrays) == 1:
             return arrays[0]
-        shapes = {array.shape[1:] for array in arrays}
-        assert len(shapes) == 1, f"cannot concatenate rows of {sorted(shapes)}"
-        made = self.empty((sum(len(array) for array in arrays), *shapes.pop()), arrays[0].dtype)
+        shapes, dtypes = {array.shape[1:] for array in arrays}, {array.dtype for array in arrays}
+        assert len(shapes) == len(dtypes) == 1, f"cannot concatenate rows of {sorted(shapes)}, {sorted(map(str, dtypes))}"
+        made = self.empty((sum(len(array) for array in arrays), *shapes.pop()), dtypes.pop())
         moves, at = [], made.pointer
         for array in arrays:
             moves.append((at, array.pointer, array.nbytes))
@@ -91,9 +90,10 @@ class DeviceArray:
         return self.shape[0]
 
     def reshape(self, *shape: int) -> DeviceArray:
-        """Returns the same memory in another shape; one size may be -1."""
+        """Returns the same memory in another shape; one size may be -1 where the others are above 0."""
         if -1 in shape:
             rest = -math.prod(shape)
+            assert rest > 0, f"cannot tell what -1 is in {shape}"
             shape = tuple(math.prod(self.shape) // rest if size == -1 else size for size in shape)
         assert math.prod(shape) == math.prod(self.shape), f"cannot make {shape} of {self.shape}"
         return DeviceArray(self._copies, self._block, self._offset, shape, self.dtype)
@@ -107,6 +107,7 @@ class DeviceArray:
             return DeviceArray(self._copies, self._block, self._offset + start * self._row_bytes, shape, self.dtype)
         if np.array_equal(rows, np.arange(len(self))):
             return self
+        assert ((rows >= 0) & (rows < len(self))).all(), f"rows are 0 to {len(self) - 1}, got {rows.min()} to {rows.max()}"
         made = self._copies.empty((len(rows), *self.shape[1:]), self.dtype)
         size = self._row_bytes
         moves = [(made.pointer + i * size, self.pointer + int(row) * size, size) for i, row in enumerate(rows)]

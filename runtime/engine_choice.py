@@ -50,7 +50,9 @@ def open_engine(bundle: Bundle, table: EmbeddingTable, backend: str = "auto", *,
 def _open_best(bundle: Bundle, table: EmbeddingTable, threads: int) -> Engine:
     """Engines that are there for this device must also load: falling back to the CPU would hide what is wrong with them."""
     note = ""
-    if _has_tensorrt() and _has_device():
+    if _has_package("tensorrt") and not _has_tensorrt():
+        note = "not TensorRT: cuda-bindings is not installed: pip install 'leo_edge[trt]'"
+    elif _has_tensorrt() and _has_device():
         try:
             _tensorrt().find(bundle)
         except BackendError as error:
@@ -82,7 +84,14 @@ def _open_onnxruntime(bundle: Bundle, table: EmbeddingTable, threads: int, backe
 
 
 def _has_tensorrt() -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in ("tensorrt", "cuda"))
+    return _has_package("tensorrt") and _has_package("cuda.bindings")
+
+
+def _has_package(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # what it is in is not there
+        return False
 
 
 def _tensorrt() -> ModuleType:

@@ -91,7 +91,9 @@ class OrtSession:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         provider, self.device, provider_options = _PROVIDERS[backend]
         if backend == "ort-trt":
-            provider_options = provider_options | {"trt_engine_cache_path": str(path.parent / "engines" / backend)}
+            cache = path.parent / "engines" / backend
+            cache.mkdir(parents=True, exist_ok=True)  # it makes no parents itself
+            provider_options = provider_options | {"trt_engine_cache_path": str(cache)}
         try:
             self.session = ort.InferenceSession(
                 model or str(path),
@@ -264,9 +266,6 @@ class ScatterDecoder(_OrtDecoder):
 class OrtEngine:
     """A bundle in onnxruntime."""
 
-    # Batching gains nothing on a CPU, and one tile at a time can be given up between two.
-    tiles_per_run = 1
-
     def __init__(
         self, bundle: Bundle, table: EmbeddingTable, *, backend: str = "ort", threads: int = 0, note: str = ""
     ) -> None:
@@ -294,6 +293,10 @@ class OrtEngine:
     def cut(self, frame_set: FrameSet, tiling: TilingConfig) -> TileBatch:
         """Cuts the frames on the host: PIL is faster than any graph there."""
         return TileBatch.from_frames(frame_set, tiling)
+
+    def tiles_per_run(self, _graph: str, /) -> int:
+        """One: batching gains nothing on a CPU, and work can be given up between two."""
+        return 1
 
     def upload(self, array: Array) -> Array:
         """Returns the array: what goes from graph to graph is on the host."""

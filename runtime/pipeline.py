@@ -99,9 +99,9 @@ class Pipeline:
         with recorder.measure("tiles"):
             batch = self.engine.cut(frame_set, self.bundle.manifest.tiling.at_most(max_tiles))
         tokens: dict[str, Tensor] = {}
-        count = self.engine.tiles_per_run
         for expert in self.bundle.manifest.experts:
             name = f"vision.{expert.name}"
+            count = self.engine.tiles_per_run(name)
             with recorder.measure(name):
                 runs = []
                 for start in range(0, len(batch.tiles), count):

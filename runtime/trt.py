@@ -32,8 +32,6 @@ from leo_edge.runtime.manifest import GraphSpec
 from leo_edge.runtime.tiles import TileBatch, TilingConfig
 from leo_edge.runtime.trt_api import CollectingLogger, new_logger, translate_refusal
 
-_VISION = ("tiles", "vision.")
-
 
 def find(bundle: Bundle) -> tuple[Path, EngineRecord]:
     """Returns the directory and the record of the engines for this device.
@@ -174,9 +172,9 @@ class TrtSession:
         plan, stream = self.plan, self._lane.stream
         if set(inputs) != set(plan.inputs):
             raise BackendError(f"engine {plan.name} takes {', '.join(plan.inputs)}, got {', '.join(inputs)}")
-        with self._lane.lock:
+        arrays = {port: _checked(plan, port, array) for port, array in inputs.items()}
+        with self._lane.lock, stream.ending():
             context = plan.context(0, self._lane)
-            arrays = {port: _checked(plan, port, array) for port, array in inputs.items()}
             for (port, array), pointer in zip(arrays.items(), self._place(list(arrays.items())), strict=True):
                 plan.bind_input(context, port, array.shape, pointer)
             outputs: dict[str, Tensor] = {}
@@ -185,7 +183,6 @@ class TrtSession:
                 plan.bind(context, port, made.pointer)
                 outputs[port] = made
             plan.run(context, stream)
-            stream.wait()
         return outputs
 
     def _place(self, arrays: Sequence[tuple[str, Array | DeviceArray]]) -> list[int]:
@@ -234,37 +231,38 @@ class TrtEngine:
             if name in bundle.manifest.graphs:
                 self._plans[name] = LoadedPlan(name, directory / spec.file, self._runtime, self._log, mend)
                 self._plans[name].check_ports(bundle.manifest.graphs[name])
-        self._lanes = {True: Lane(), False: Lane()}  # of the vision experts, and of what answers
+        self._frames, self._answers = Lane(), Lane()
+        for_frames = {"tiles", *(f"vision.{expert.name}" for expert in bundle.manifest.experts)}
+        if not bundle.manifest.fuse.uses_text:
+            for_frames.add("fuse")
+        lanes = {name: self._frames if name in for_frames else self._answers for name in self._plans}
         self._sessions = {
-            name: TrtSession(plan, self._lanes[_is_vision(name)], self._copies)
-            for name, plan in self._plans.items()
-            if name != "llm"
+            name: TrtSession(plan, lanes[name], self._copies) for name, plan in self._plans.items() if name != "llm"
         }
         self.sessions: Mapping[str, Session] = self._sessions
-        self._decoder = TrtDecoder(self._plans["llm"], self._lanes[False], self._copies, bundle.manifest.decoder, table)
+        self._decoder = TrtDecoder(self._plans["llm"], self._answers, self._copies, bundle.manifest.decoder, table)
         self.decoder: Decoder = self._decoder
-        self._give_scratch()  # what is left, after weights and cache
+        self._give_scratch(lanes)  # what is left, after weights and cache
+        self._decoder.warm_up()
         self._tiler = GraphTiler(self._sessions["tiles"], self._copies.upload) if "tiles" in self._sessions else None
 
     @property
     def description(self) -> str:
         """Names TensorRT, the device, and what it had to do without."""
         notes = [f"TensorRT {trt.__version__} {self._device.name}"]
-        if self._lanes[True].scratch is self._lanes[False].scratch:
+        if self._frames.scratch is self._answers.scratch:
             notes.append("frames and answers take turns, for want of memory")
         return ", ".join([*notes, *self._decoder.notes])
 
-    @property
-    def tiles_per_run(self) -> int:
-        """How many tiles the experts' engines were built for."""
-        most = [plan.profile_shapes("tiles", 0)[2][0] for name, plan in self._plans.items() if name.startswith("vision.")]
-        return min(most)
+    def tiles_per_run(self, graph: str, /) -> int:
+        """How many tiles an expert's engine was built for."""
+        return int(self._plans[graph].profile_shapes("tiles", 0)[2][0])
 
     def cut(self, frame_set: FrameSet, tiling: TilingConfig) -> TileBatch:
         """Cuts the frames on the device if all have the size that the engine was built for, else on the host."""
         if self._tiler is None or not all(self._takes(frame.image.shape) for frame in frame_set.frames.values()):
             return TileBatch.from_frames(frame_set, tiling)
-        with self._lanes[True].lock:
+        with self._frames.lock:
             cameras = self._tiler.cut(frame_set, tiling)
             tiles = self._copies.concatenate([part for camera in cameras for part in camera.parts])
         counts, stamps = (tuple(values) for values in zip(*((one.count, one.stamp_ns) for one in cameras), strict=True))
@@ -285,26 +283,21 @@ class TrtEngine:
         least, _, most = self._plans["tiles"].profile_shapes("image", 0)
         return all(low <= size <= high for low, size, high in zip(least, image_shape, most, strict=True))
 
-    def _give_scratch(self) -> None:
+    def _give_scratch(self, lanes: Mapping[str, Lane]) -> None:
         """Gives each lane scratch memory of its own, or one to both where memory is short: then they take turns."""
-        sizes = {
-            vision: max(plan.scratch_bytes for name, plan in self._plans.items() if _is_vision(name) == vision)
-            for vision in self._lanes
-        }
+        frames, answers = (
+            max(self._plans[name].scratch_bytes for name, lane in lanes.items() if lane is wanted)
+            for wanted in (self._frames, self._answers)
+        )
         try:
-            blocks = {vision: self._pool.allocate(size) for vision, size in sizes.items()}
+            blocks = [self._pool.allocate(frames), self._pool.allocate(answers)]
         except BackendError:
-            blocks = {}
+            blocks = []
         if not blocks:  # not above: the error would hold on to the first of the two
             self._pool.release_unused()
-            blocks = dict.fromkeys(sizes, self._pool.allocate(max(sizes.values())))
-            self._lanes[True].lock = self._lanes[False].lock
-        for vision, lane in self._lanes.items():
-            lane.scratch = blocks[vision]
-
-
-def _is_vision(name: str) -> bool:
-    return name.startswith(_VISION)
+            blocks = [self._pool.allocate(max(frames, answers))] * 2
+            self._frames.lock = self._answers.lock
+        self._frames.scratch, self._answers.scratch = blocks
 
 
 def _checked(plan: LoadedPlan, port: str, array: Tensor) -> Array | DeviceArray:

@@ -123,7 +123,7 @@ class ScatterCache:
 
 
 class _Step:
-    """A step over one bucket of the past: run as it is the first time, captured after that."""
+    """A step over one bucket of the past: launched as a graph, or run as it is where it could not be captured."""
 
     def __init__(self, context: Any) -> None:
         self.context = context
@@ -162,12 +162,32 @@ class TrtDecoder:
         """The most tokens that fit the cache."""
         return self._cache.capacity
 
+    def warm_up(self) -> None:
+        """Takes and captures a step of every bucket, so that no answer waits for that, nor finds that memory is short.
+
+        Raises:
+            BackendError: the device has not the memory, or TensorRT refuses.
+        """
+        with self._lane.lock:
+            self._host[:] = 0
+            for bucket in self._cache.buckets:
+                step = self._bind_step(bucket)
+                with self._lane.stream.ending():
+                    self._queue_step(step)
+                if self._captures:
+                    self._capture(step)
+            self._cache.clear()
+            self._lane.stream.wait()
+
     def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor]) -> Logits:
         """See `Decoder`."""
         if set(routing) != set(self._routing):
             raise BackendError(
                 f"engine llm takes {', '.join(self._routing) or 'no routing'}, got {', '.join(routing) or 'none'}"
             )
+        for port, array in {"embeds": embeds, **routing}.items():  # TensorRT is given an address, and takes it for its own type
+            if array.dtype != self._plan.dtypes[port]:
+                raise BackendError(f"engine llm takes {port} as {self._plan.dtypes[port]}, got {array.dtype}")
         with self._lane.lock:
             for port, array in routing.items():
                 device = array if isinstance(array, DeviceArray) else self._copies.upload(array)
@@ -188,15 +208,13 @@ class TrtDecoder:
             self._host[: self._embeds.nbytes] = self._table.lookup(np.array([token_id])).reshape(-1).view(np.uint8)
             self._host[self._places.position :][: self._position.nbytes] = np.array([past]).view(np.uint8)
             bucket = min(rows for rows in self._cache.buckets if past <= rows)
-            step = self._steps.get(bucket) or self._first_step(bucket)
-            if step.graph is None:
-                self._queue_step(step)
-            else:
-                step.graph.launch(self._lane.stream)
-            self._cache.settle(past, 1, True)
-            self._lane.stream.wait()
-            if step.graph is None and self._captures:
-                self._capture(step)
+            step = self._steps[bucket]
+            with self._lane.stream.ending():
+                if step.graph is None:
+                    self._queue_step(step)
+                else:
+                    step.graph.launch(self._lane.stream)
+                self._cache.settle(past, 1, True)
             self._length += 1
             return self._last_logits()
 
@@ -210,13 +228,13 @@ class TrtDecoder:
         plan.bind_input(context, "embeds", held.shape, held.pointer)
         plan.bind_input(context, "positions", positions.shape, positions.pointer)
         self._bind_rest(context, past, rows=past, fixed=False)
-        plan.run(context, self._lane.stream)
-        self._cache.settle(past, count, False)
-        self._download_logits()
-        self._lane.stream.wait()
+        with self._lane.stream.ending():
+            plan.run(context, self._lane.stream)
+            self._cache.settle(past, count, False)
+            self._download_logits()
         self._length += count
 
-    def _first_step(self, bucket: int) -> _Step:
+    def _bind_step(self, bucket: int) -> _Step:
         """Binds what a step over this bucket reads and writes, once for all."""
         context = self._plan.context(self._cache.buckets[bucket], self._lane)
         self._plan.bind_input(context, "embeds", self._embeds.shape, self._embeds.pointer)

@@ -30,7 +30,7 @@ TENSORRT = {
     "11.4.0.106": "tensorrt-cu13-bindings",
 }
 # The oldest that runtime/cuda.py knows, the last line of CUDA 12, and JetPack 7.2's.
-CUDA = ("12.8.0", "12.9.4", "13.2.0")
+CUDA = ("12.9.1", "12.9.4", "13.2.0")
 # What cuda-bindings finds NVIDIA's libraries with, since 12.9 (~=1.1); it has wheels for Python 3.10 still.
 _PATHFINDER = ("cuda-pathfinder", "1.3.5")
 _SYMBOLS = (

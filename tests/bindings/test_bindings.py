@@ -22,7 +22,7 @@ from tests.bindings.importers import ROOT, ask_types, names_of, reaching
 
 CONFIG = Path(__file__).with_name("mypy.ini")
 # TensorRT, and a release of cuda-bindings: JetPack 6.2's with the oldest, JetPack 7.2's, and the newest on x86 with CUDA 12.
-PAIRS = (("10.3.0", "cuda-12.8.0"), ("10.16.1.11", "cuda-13.2.0"), ("11.4.0.106", "cuda-12.9.4"))
+PAIRS = (("10.3.0", "cuda-12.9.1"), ("10.16.1.11", "cuda-13.2.0"), ("11.4.0.106", "cuda-12.9.4"))
 HEAD = "import tensorrt as trt\nfrom cuda.bindings import runtime as cudart\n"
 
 

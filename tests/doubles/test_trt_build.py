@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -249,6 +249,15 @@ def test_what_a_monitor_raises_is_swallowed_and_ends_the_build(
     assert "Exception caught in step_complete()" in capsys.readouterr().err
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Hears interrupts, where they are ignored too, as in a shell's background."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("watched", [True, False])
 def test_ctrl_c_during_a_build_is_swallowed_by_the_next_callback_and_without_one_comes_after_the_build(
     watched: bool, edge_machine: InstallMachine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from leo_edge.cli import main
-from leo_edge.export.device_check import check_device
+from leo_edge.export.device_check import _judge, check_device
 from leo_edge.runtime.bundle import open_bundle
 from leo_edge.runtime.pipeline import Pipeline, open_pipeline
 from tests.conftest import CommandLine, MadeOnce
@@ -58,6 +58,14 @@ def test_a_language_model_that_is_off_is_named(reference: Pipeline, micro_bundle
     report = check_device(replace(reference, decoder=other.decoder), reference, max_new_tokens=4)
     assert [stage.name for stage in report.stages if not stage.passed] == ["llm step"]
     assert not report.passed
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_not_a_number_does_not_pass(first: bool) -> None:
+    fine, broken = np.ones(3, np.float32), np.array([1, np.nan, 1], np.float32)
+    pairs = [(broken, fine), (fine, fine)] if first else [(fine, fine), (broken, fine)]
+    assert not _judge("stage", pairs, (1.0, 1.0), (1e-3, 0.999)).passed
+    assert _judge("stage", [(fine, fine)], (1.0, 1.0), (1e-3, 0.999)).passed
 
 
 class TestCommand:

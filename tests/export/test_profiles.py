@@ -40,14 +40,21 @@ def at(bundle: Bundle, graph: str, options: ProfileOptions | None = None) -> tup
 
 def test_a_vision_expert_takes_one_tile_to_those_of_six_cameras(mini: Bundle) -> None:
     assert at(mini, "vision.clip") == ({"tiles": ((1, 112, 112, 3), (18, 112, 112, 3), (18, 112, 112, 3))},)
-    asked = profile_options(mini.manifest, tiles=(2, 6, 42))
-    assert at(mini, "vision.sam", asked) == ({"tiles": ((2, 112, 112, 3), (6, 112, 112, 3), (42, 112, 112, 3))},)
+    asked = profile_options(mini.manifest, tiles=(1, 6, 42))
+    assert at(mini, "vision.sam", asked) == ({"tiles": ((1, 112, 112, 3), (6, 112, 112, 3), (42, 112, 112, 3))},)
 
 
-def test_leo_fuses_tile_by_tile(leo: Bundle) -> None:
-    (profile,) = at(leo, "fuse", profile_options(leo.manifest, tiles=(7, 14, 42)))
+def test_an_expert_takes_no_more_tiles_than_there_is_memory_for(mini: Bundle) -> None:
+    options = profile_options(mini.manifest, at_once={"vision.clip": 48, "vision.sam": 0}.__getitem__)
+    assert options.tiles == {"vision.clip": (1, 18, 18), "vision.sam": (1, 1, 1)}
+    asked = profile_options(mini.manifest, tiles=(1, 6, 18), at_once=lambda _: 1)
+    assert asked.tiles == dict.fromkeys(options.tiles, (1, 6, 18))
+
+
+def test_leo_fuses_the_tiles_of_a_camera(leo: Bundle) -> None:
+    (profile,) = at(leo, "fuse")
     for name in ("tokens.internvit", "tokens.sam"):
-        assert [shape[0] for shape in profile[name]] == [1, 14, 42]
+        assert [shape[0] for shape in profile[name]] == [1, TILES, MOST_TILES]
     assert "text_embeds" not in profile
 
 

@@ -125,20 +125,58 @@ class TestDecoder:
     def test_without_graphs_where_they_cannot_be_made(self, built: Built) -> None:
         bundle = built(Kind(MICRO), faults=("graph-instantiate",))
         device = open_pipeline(bundle, "trt")
-        assert "CUDA graphs" not in device.backend
-        assert answers(device) == answers(open_pipeline(bundle, "ort"))
         assert "without CUDA graphs (CUDA failed instantiating a graph: " in device.backend
+        assert answers(device) == answers(open_pipeline(bundle, "ort"))
+
+    def test_takes_no_other_type_than_the_engine_has(self, built: Built) -> None:
+        """TensorRT is given addresses: it would read the bytes of another type as its own."""
+        bundle = built(Kind(MICRO))
+        device = open_pipeline(bundle, "trt")
+        prepared = device.prepare(None, "?", 1)
+        embeds = np.zeros((3, bundle.manifest.decoder.hidden_size), np.float16)
+        with pytest.raises(BackendError, match="engine llm takes embeds as float32, got float16"):
+            device.decoder.prefill(embeds, prepared.routing)
+        routing = {name: np.asarray(array, np.float16) for name, array in prepared.routing.items()}
+        with pytest.raises(BackendError, match="engine llm takes router_context as float32, got float16"):
+            device.decoder.prefill(prepared.embeds, routing)
 
     def test_steps_are_launched_as_graphs(self, built: Built) -> None:
-        """After two steps in a bucket nothing is enqueued any more."""
+        """Not even the first step of an answer is enqueued."""
         device = open_pipeline(built(Kind(MICRO)), "trt")
+        assert "CUDA graphs" not in device.backend
         tokens = device.encode(frames(0))
-        device.ask(tokens, QUESTIONS[0], OPTIONS)
         context = next(iter(device.decoder._steps.values())).context  # type: ignore[attr-defined]
         enqueued: list[int] = []
         context.execute_async_v3 = lambda stream_handle: enqueued.append(stream_handle)
         device.ask(tokens, QUESTIONS[0], OPTIONS)
         assert enqueued == []
+
+
+class TestInterrupt:
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, BackendError])
+    def test_leaves_nothing_running(
+        self, built: Built, edge_machine: InstallMachine, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    ) -> None:
+        """What the run reads and writes goes back to the pool with the error, and from there to another stream."""
+        bundle = built(Kind(MICRO))
+        machine = edge_machine()
+        from leo_edge.runtime.trt import LoadedPlan
+
+        device = open_pipeline(bundle, "trt")
+        wanted = answers(device)
+        tokens, queue = device.encode(frames(0)), LoadedPlan.run
+
+        def broken_off(plan: LoadedPlan, context: Any, stream: Any) -> None:
+            queue(plan, context, stream)
+            raise error("in the middle")
+
+        monkeypatch.setattr(LoadedPlan, "run", broken_off)
+        for call in (lambda: device.encode(frames(1)), lambda: device.ask(tokens, QUESTIONS[0], OPTIONS)):
+            with pytest.raises(error, match="in the middle"):
+                call()
+            assert not any(stream.queue for stream in machine.scheduler.streams.values())
+        monkeypatch.undo()
+        assert answers(device) == wanted
 
 
 class TestLanes:
@@ -185,7 +223,7 @@ class TestTiles:
     def test_more_than_an_engine_takes_go_in_parts(self, built: Built) -> None:
         bundle = built(Kind(MICRO), BuildOptions(profile_tiles=(1, 2, 4)))
         device = open_pipeline(bundle, "trt")
-        assert device.engine.tiles_per_run == 4
+        assert device.engine.tiles_per_run("vision.vit") == 4
         assert answers(device) == answers(open_pipeline(bundle, "ort"))
         tile = np.zeros((5, *(bundle.manifest.tiling.tile_px,) * 2, 3), np.uint8)
         with pytest.raises(BackendError, match=r"was built for tiles from \[1, .* to \[4, .*, got \[5, .*leo-edge build"):
@@ -224,6 +262,13 @@ class TestChoice:
         pipeline = open_pipeline(small_bundles.fresh(Kind(MICRO), tmp_path / "bundle"))
         assert pipeline.backend.startswith("onnxruntime")
         assert "not TensorRT: no engines for TensorRT 10.3.0 on Orin (compute 8.7, 16 multiprocessors)" in pipeline.backend
+
+    def test_auto_says_what_tensorrt_wants_beside_it(self, built: Built, edge_machine: InstallMachine) -> None:
+        bundle = built(Kind(MICRO))
+        edge_machine(faults=("no-cuda-bindings",))
+        pipeline = open_pipeline(bundle)
+        assert pipeline.backend.startswith("onnxruntime")
+        assert "not TensorRT: cuda-bindings is not installed: pip install 'leo_edge[trt]'" in pipeline.backend
 
     def test_auto_takes_onnxruntime_where_no_device_is(self, built: Built, edge_machine: InstallMachine) -> None:
         bundle = built(Kind(MICRO))

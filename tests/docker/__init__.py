@@ -1,0 +1,1 @@
+"""Tests of docker/: what can be known of images that nobody built here."""
