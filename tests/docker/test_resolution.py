@@ -174,7 +174,7 @@ def test_gpu_build_of_onnxruntime_has_no_wheel_for_jetpack_6(resolved: Answers) 
     refused = resolved["ort-gpu for aarch64"]
     assert refused.returncode != 0
     assert "onnxruntime-gpu" in refused.stderr
-    assert "no wheels with a matching platform tag" in refused.stderr
+    assert "no wheels" in refused.stderr
     assert resolved["ort-gpu for x86_64"].returncode == 0
 
 
