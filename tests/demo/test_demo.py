@@ -56,6 +56,7 @@ def test_from_the_shipped_checkpoint_to_figures(
     assert report.read_text().count("data:image/jpeg") == 12
 
 
+@pytest.mark.slow
 def test_bundle_answers_as_torch_does_twice_and_as_a_file_of_answers_holds(
     tmp_path: Path, shipped_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

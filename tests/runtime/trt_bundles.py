@@ -43,9 +43,10 @@ class Kind:
 class Bundles:
     """Makes bundles when they are first asked for."""
 
-    def __init__(self, home: Path, micro_checkpoint: Path) -> None:
+    def __init__(self, home: Path, micro_checkpoint: Path, tiny_bundles: MadeOnce) -> None:
         self._kinds: dict[str, Kind] = {}
         self._micro, self._checkpoints = micro_checkpoint, MadeOnce(home / "checkpoints", _write_checkpoint)
+        self._tiny = tiny_bundles
         self._bundles = MadeOnce(home / "bundles", self._make)
         for directory in ("checkpoints", "bundles"):
             (home / directory).mkdir(exist_ok=True)
@@ -56,6 +57,8 @@ class Bundles:
         return to
 
     def _of(self, kind: Kind) -> Path:
+        if kind in (Kind("leo-tiny"), Kind("leo-mini-tiny")):
+            return self._tiny[kind.preset]
         self._kinds[str(kind)] = kind
         return self._bundles[str(kind)]
 
@@ -105,6 +108,7 @@ def small_bundles(
     tmp_path_factory: pytest.TempPathFactory,
     session_cache: Path,  # noqa: ARG001 - wanted for what it does
     micro_checkpoint: Path,
+    tiny_bundles: MadeOnce,
 ) -> Bundles:
     """All kinds of small bundles."""
-    return Bundles(shared_directory(tmp_path_factory, "small"), micro_checkpoint)
+    return Bundles(shared_directory(tmp_path_factory, "small"), micro_checkpoint, tiny_bundles)

@@ -26,6 +26,7 @@ MICRO = Recipe(
 )
 
 
+@pytest.mark.slow
 def test_trains_a_checkpoint_and_does_not_do_twice_what_is_there(tmp_path: Path) -> None:
     heard: list[Progress] = []
     work = Work(tmp_path / "work")
