@@ -42,7 +42,7 @@ def test_an_integer_is_taken_where_a_number_is_meant() -> None:
     ("changes", "message"),
     [
         ({"bundle": ""}, "the parameter bundle is empty"),
-        ({"backend": "gpu"}, "backend must be one of auto, ort, got 'gpu'"),
+        ({"backend": "gpu"}, "backend must be one of auto, trt, ort, ort-cuda, ort-trt, got 'gpu'"),
         ({"deadline_ms": -1.0}, "deadline_ms must be 0 to 8.64e.07, got -1"),
         ({"deadline_ms": True}, "deadline_ms must be of type float, got True"),
         ({"max_new_tokens": 1.5}, "max_new_tokens must be of type int, got 1.5"),
