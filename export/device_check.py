@@ -17,7 +17,7 @@ from PIL import Image
 
 from leo_edge.calib.similarity import cosine
 from leo_edge.runtime.backend import Array, Decoder, Logits, Session, Tensor
-from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet
+from leo_edge.runtime.frames import NUSCENES_CAMERAS, NUSCENES_PX, CameraFrame, FrameSet
 from leo_edge.runtime.manifest import BundleManifest
 from leo_edge.runtime.pipeline import AskOptions, Pipeline
 from leo_edge.runtime.tiles import TileBatch
@@ -26,7 +26,6 @@ QUESTIONS = ("What is in front of the car?", "What should the car do next?")
 # The largest error, as a part of the reference's largest value, and the smallest cosine. INT8: a value beside a rounding
 # boundary falls on either side of it, and what follows differs by a step of the scale.
 LIMITS = {"float32": (1e-3, 0.9999), "float16": (3e-2, 0.999), "int8": (2e-1, 0.99)}
-_IMAGE_PX = (1600, 900)
 _GREY_LEVELS = 1.0
 
 
@@ -165,7 +164,7 @@ def made_up_frames(seed: int) -> FrameSet:
     frames = []
     for channel in NUSCENES_CAMERAS:
         coarse = Image.fromarray(random.integers(0, 256, (9, 16, 3), np.uint8))
-        frames.append(CameraFrame(channel, np.asarray(coarse.resize(_IMAGE_PX, Image.Resampling.BICUBIC))))
+        frames.append(CameraFrame(channel, np.asarray(coarse.resize(NUSCENES_PX, Image.Resampling.BICUBIC))))
     return FrameSet.of(frames)
 
 

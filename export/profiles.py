@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from leo_edge.runtime.engines import Profile, Shape
 from leo_edge.runtime.errors import BundleError, LeoEdgeError
-from leo_edge.runtime.frames import NUSCENES_CAMERAS
+from leo_edge.runtime.frames import NUSCENES_CAMERAS, NUSCENES_PX
 from leo_edge.runtime.manifest import BundleManifest, GraphSpec
 from leo_edge.runtime.tiles import TilingConfig, choose_grid, num_tiles
 
@@ -22,7 +22,6 @@ Symbols = Mapping[str, Range]
 TILES_GRAPH = "tiles"
 # What a rig is taken for where nothing is said: nuScenes's cameras (https://www.nuscenes.org/nuscenes#data-collection).
 NUM_CAMERAS = len(NUSCENES_CAMERAS)
-_CAMERA_PX = (1600, 900)
 # The decoder takes a prompt in pieces of at most this many tokens: attention's scores take pieces x context.
 PREFILL_TOKENS = 512
 _FIRST_BUCKET = 256
@@ -187,7 +186,7 @@ def _shape(dims: tuple[int | str, ...], symbols: Symbols, place: int) -> Shape:
 
 def _likely_tiles(tiling: TilingConfig) -> int:
     """Returns the tiles of one camera, its thumbnail among them."""
-    return num_tiles(choose_grid(*_CAMERA_PX, tiling), tiling)
+    return num_tiles(choose_grid(*NUSCENES_PX, tiling), tiling)
 
 
 def _most_tiles(tiling: TilingConfig) -> int:

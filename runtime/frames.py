@@ -30,6 +30,9 @@ NUSCENES_CAMERAS = (
     "CAM_BACK_RIGHT",
 )
 
+# The size of their images, which stands for a rig's where nothing is said of it.
+NUSCENES_PX = (1600, 900)
+
 # Modes that PIL turns into 8-bit RGB without clipping values. 16-bit and float images are not among them.
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 

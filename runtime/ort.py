@@ -89,16 +89,12 @@ class OrtSession:
             options.add_session_config_entry("session.x64quantprecision", "1")
         if model is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-        provider, self.device, provider_options = _PROVIDERS[backend]
-        if backend == "ort-trt":
-            cache = path.parent / "engines" / backend
-            cache.mkdir(parents=True, exist_ok=True)  # it makes no parents itself
-            provider_options = provider_options | {"trt_engine_cache_path": str(cache)}
+        provider, self.device, _ = _PROVIDERS[backend]
         try:
             self.session = ort.InferenceSession(
                 model or str(path),
                 options,
-                providers=[(provider, provider_options)] if provider == _CPU else [(provider, provider_options), _CPU],
+                providers=_providers(backend, path.parent),
                 disabled_optimizers=["MatMulAddFusion"] if int8 else None,
             )
         except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class but Exception
@@ -329,6 +325,18 @@ def open_decoder(
         raise BackendError(
             f"no memory for the cache of {manifest.decoder.context_len} tokens ({error}): export with a smaller --context-len"
         ) from None
+
+
+def _providers(backend: str, bundle: Path) -> list[str | tuple[str, dict[str, str]]]:
+    """Returns what runs a graph, with its options, and the CPU for what that does not take."""
+    provider, _, options = _PROVIDERS[backend]
+    if provider == _CPU:
+        return [_CPU]
+    if backend == "ort-trt":
+        cache = bundle / "engines" / backend
+        cache.mkdir(parents=True, exist_ok=True)  # it makes no parents itself
+        options = options | {"trt_engine_cache_path": str(cache)}
+    return [(provider, options), _CPU]
 
 
 def _saturates(cpu_info: Path) -> bool:

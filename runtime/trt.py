@@ -219,8 +219,8 @@ class TrtEngine:
         """
         from leo_edge.runtime.trt_decoder import TrtDecoder
 
-        self._device = describe_device()  # before anything of TensorRT: without a device its runtime crashes
-        directory, record = find(bundle)
+        directory, record = find(bundle)  # before anything of TensorRT: without a device its runtime crashes
+        self._device = record.device
         self._log = new_logger()
         self._runtime = trt.Runtime(self._log)
         self._pool = MemoryPool()

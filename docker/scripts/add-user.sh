@@ -10,15 +10,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=steps.sh
 source "$here/steps.sh"
 
-words=()
-while (($#)); do
-  case $1 in
-    --dry-run) dry_run=true ;;
-    -h | --help) usage && exit 0 ;;
-    *) words+=("$1") ;;
-  esac
-  shift
-done
+take_words "$@"
 ((${#words[@]} == 2)) || fail "add-user.sh got '${words[*]}', expected NAME UID [--dry-run]"
 name=${words[0]} uid=${words[1]}
 [[ $uid =~ ^[1-9][0-9]*$ ]] || fail "got the UID '$uid', expected a number above 0: root is no user to run as"

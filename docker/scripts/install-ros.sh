@@ -18,16 +18,11 @@ node=(
 tools=(rmw-fastrtps-cpp ros2launch)
 build=(ament-cmake rosidl-default-generators)
 
-words=()
+take_words "$@"
 options=()
-while (($#)); do
-  case $1 in
-    --dry-run) options+=("$1") ;;
-    -h | --help) usage && exit 0 ;;
-    *) words+=("$1") ;;
-  esac
-  shift
-done
+if "$dry_run"; then
+  options+=(--dry-run)
+fi
 case "${#words[@]} ${words[0]:-}" in
   "2 run")
     packages=("${node[@]}" "${tools[@]}")

@@ -40,19 +40,11 @@ add_cuda() {
   write "$LIST" <<<"deb [signed-by=/usr/share/keyrings/cuda-archive-keyring.gpg] $url/ /"
 }
 
-words=()
+take_words "$@"
 options=()
-while (($#)); do
-  case $1 in
-    --dry-run)
-      dry_run=true
-      options+=("$1")
-      ;;
-    -h | --help) usage && exit 0 ;;
-    *) words+=("$1") ;;
-  esac
-  shift
-done
+if "$dry_run"; then
+  options+=(--dry-run)
+fi
 ((${#words[@]} == 3)) || fail "install-tensorrt.sh got '${words[*]}', expected REPOSITORY TENSORRT CUDA [--dry-run]"
 repository=${words[0]} version=${words[1]} cuda=${words[2]}
 [[ $version =~ ^[0-9]+(\.[0-9]+){3}-[0-9]+\+cuda[0-9.]+$ ]] || fail "got the TensorRT version '$version', expected one like 10.3.0.30-1+cuda12.5"

@@ -12,15 +12,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=steps.sh
 source "$here/steps.sh"
 
-words=()
-while (($#)); do
-  case $1 in
-    --dry-run) dry_run=true ;;
-    -h | --help) usage && exit 0 ;;
-    *) words+=("$1") ;;
-  esac
-  shift
-done
+take_words "$@"
 ((${#words[@]} == 2)) || fail "make-demo.sh got '${words[*]}', expected VENV OUT [--dry-run]"
 venv=${words[0]} out=${words[1]}
 [[ -x $venv/bin/leo-edge ]] || fail "no leo_edge in $venv: install-python.sh makes it, with --extras demo"

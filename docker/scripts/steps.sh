@@ -14,6 +14,19 @@ usage() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
 }
 
+# Puts the arguments of the script that calls it into `words`, but for the two options that each script has.
+words=()
+take_words() {
+  while (($#)); do
+    case $1 in
+      --dry-run) dry_run=true ;;
+      -h | --help) usage && exit 0 ;;
+      *) words+=("$1") ;;
+    esac
+    shift
+  done
+}
+
 # Prints a command and, unless this is a dry run, runs it.
 run() {
   printf '+'

@@ -17,7 +17,7 @@ from leo_edge.commands.progress import open_with_progress
 from leo_edge.commands.report import printable
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import LeoEdgeError
-from leo_edge.runtime.frames import NUSCENES_CAMERAS
+from leo_edge.runtime.frames import NUSCENES_CAMERAS, NUSCENES_PX
 from leo_edge.runtime.manifest import GraphSpec, TensorSpec
 from leo_edge.runtime.prompt import build_prompt
 from leo_edge.runtime.tiles import TileGrid, choose_grid, num_tiles
@@ -26,7 +26,6 @@ from leo_edge.runtime.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from leo_edge.export.cost import StageCost, Workload
 
-_IMAGE_PX = (1600, 900)  # nuScenes
 _QUESTION = "What should the vehicle do next, and why?"
 _COLUMNS = 100
 _KEEP = "\u00a0"  # a space at which no line ends
@@ -75,7 +74,7 @@ def inspect_bundle(bundle: Bundle, num_cameras: int) -> Inspection:
     from leo_edge.export.cost import Workload, bundle_costs, num_visual_tokens
 
     manifest = bundle.manifest
-    grid = choose_grid(*_IMAGE_PX, manifest.tiling)
+    grid = choose_grid(*NUSCENES_PX, manifest.tiling)
     tiles = num_tiles(grid, manifest.tiling)
     visual = num_visual_tokens(manifest, num_cameras, tiles)
     channels = itertools.islice(itertools.cycle(NUSCENES_CAMERAS), num_cameras)
@@ -108,7 +107,7 @@ def _json(inspection: Inspection) -> dict[str, Any]:
         "fuse": dataclasses.asdict(manifest.fuse),
         "graphs": graphs,
         "workload": {
-            "image_px": list(_IMAGE_PX),
+            "image_px": list(NUSCENES_PX),
             "question": _QUESTION,
             **dataclasses.asdict(workload),
             "visual_tokens": inspection.visual_tokens,
@@ -260,7 +259,7 @@ def _size_bytes(bundle: Bundle, spec: GraphSpec) -> int:
 
 
 def _pixels() -> str:
-    return f"{_IMAGE_PX[0]}x{_IMAGE_PX[1]}"
+    return f"{NUSCENES_PX[0]}x{NUSCENES_PX[1]}"
 
 
 def _si(value: float, unit: str = "") -> str:
