@@ -1,4 +1,4 @@
-"""Tiles of a camera set: the graph `tiles` in onnxruntime against PIL on the host, interleaved: `python bench/tiles.py`, -h.
+"""Tiles of a camera set: the graph `tiles` in onnxruntime against PIL, interleaved: `python bench/peers/tiles.py`, see -h.
 
 Printed are medians and 99th percentiles over the rounds, how many times longer the graph takes, and by how many grey levels its
 tiles are off at most. Six frames of 1600x900 pixels, those of a dataset in nuScenes format or noise, are cut into tiles of 448

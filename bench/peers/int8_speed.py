@@ -1,4 +1,4 @@
-"""Encode, prefill and decode of bundles, interleaved in one run: `python bench/int8_speed.py FLOAT INT8 ...`.
+"""Encode, prefill and decode of bundles, interleaved in one run: `python bench/peers/int8_speed.py FLOAT INT8 ...`.
 
 Every round runs each bundle once on the same random frames and the same prompt; printed are medians over the rounds and how
 many times faster each bundle is than the first one.

@@ -1,8 +1,8 @@
 """INT8 of the language model by leo_edge, nvidia-modelopt and onnxruntime: the same weights, calibration frames, questions.
 
-`pip install nvidia-modelopt`, then `python bench/int8_peers.py CHECKPOINT FLOAT TABLE ... --out DIR`, see -h. Vision experts
-stay float, so that only the quantizers differ. All keep the same layers float (router, LoRA, head) and quantize the same ones,
-weights per channel, activations per tensor:
+`pip install nvidia-modelopt`, then `python bench/peers/int8_peers.py CHECKPOINT FLOAT TABLE ... --out DIR`, see -h. Vision
+experts stay float, so that only the quantizers differ. All keep the same layers float (router, LoRA, head) and quantize the
+same ones, weights per channel, activations per tensor:
 
 - modelopt: INT8_SMOOTHQUANT_CFG, fake-quantized in torch;
 - onnxruntime: quantize_static, QDQ, min-max and entropy;

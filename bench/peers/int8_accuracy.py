@@ -1,4 +1,4 @@
-"""Accuracy of quantized bundles by method: `python bench/int8_accuracy.py FLOAT ... --out DIR`, see -h.
+"""Accuracy of quantized bundles by method: `python bench/peers/int8_accuracy.py FLOAT ... --out DIR`, see -h.
 
 Each method's bundle is made with the product's own quantizer and asked all questions by the product's own replay; printed are
 exact match beside float with McNemar's exact test, the share of equal answers, the bundle's bytes and seconds per answer.

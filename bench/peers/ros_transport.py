@@ -1,4 +1,4 @@
-"""Cameras into the node over DDS, without a model: `python bench/ros_transport.py`, see -h.
+"""Cameras into the node over DDS, without a model: `python bench/peers/ros_transport.py`, see -h.
 
 One process publishes camera images and camera_info, another one takes them in with the node's own subscriptions, synchroniser,
 worker and conversion to RGB; in place of the model is a pipeline that does nothing. What is measured is what it costs to have
