@@ -22,6 +22,8 @@ from leo_edge.runtime.errors import CalibrationError, LeoEdgeError
 from leo_edge.runtime.manifest import DecoderManifest
 
 METHODS = ("minmax", "smoothquant", "mbq")
+WEIGHT_ONLY = ("head", "lora", "router")
+"""Rules whose layers may have int8 weights: what they cost when an answer is decoded is reading them."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class QuantizeOptions:
 
     weights: "int8" or "int4" (the language model's, weight-only, in blocks; the experts' stay int8). activations: "int8" or
     "none". kv: "int8" or "none". alpha: SmoothQuant's exponent, None to search it layer by layer. keep_float: names or patterns
-    of layers beside those of `calib.layers.RULES`. ranges: how activation ranges are taken, None as the table says.
+    of layers beside those of `calib.layers.RULES`. weight_only: those of these rules whose layers get int8 weights all the
+    same, and keep float activations. ranges: how activation ranges are taken, None as the table says.
     """
 
     weights: str = "int8"
@@ -39,6 +42,7 @@ class QuantizeOptions:
     method: str = "smoothquant"
     alpha: float | None = None
     keep_float: tuple[str, ...] = ()
+    weight_only: tuple[str, ...] = ()
     ranges: str | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +54,8 @@ class QuantizeOptions:
         ):
             if getattr(self, name) not in allowed:
                 raise LeoEdgeError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if unknown := [name for name in self.weight_only if name not in WEIGHT_ONLY]:
+            raise LeoEdgeError(f"weight-only takes {', '.join(WEIGHT_ONLY)}, got {', '.join(unknown)}")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise LeoEdgeError(f"alpha must be 0 to 1, got {self.alpha:g}")
 
@@ -58,11 +64,13 @@ class QuantizeOptions:
 class GraphPlan:
     """One graph's. Factors multiply a constant along its rows (first axis) or columns (last axis).
 
-    weights: the type of each quantized weight by initializer. activations: the scale of each quantized activation by value.
+    weights: the type of each quantized weight by initializer; weight_only: of those whose input stays float. activations: the
+    scale of each quantized activation by value.
     """
 
     layers: tuple[Layer, ...]
     weights: dict[str, str] = field(default_factory=dict)
+    weight_only: dict[str, str] = field(default_factory=dict)
     activations: dict[str, float] = field(default_factory=dict)
     rows: dict[str, Vector] = field(default_factory=dict)
     columns: dict[str, Vector] = field(default_factory=dict)
@@ -96,7 +104,9 @@ def plan_graph(
     for layer in plan.layers:
         kind = _weight_type(layer, options)
         rule = rule_for(layer, options.keep_float) or (None if kind else "its input channels are no blocks of 128")
-        if rule is not None:
+        if rule in options.weight_only and layer.kind == "MatMul":
+            plan.weight_only[layer.weight] = "int8"
+        elif rule is not None:
             plan.kept[layer.name] = rule
         else:
             plan.weights[layer.weight] = str(kind)

@@ -64,7 +64,7 @@ def _write(
 ) -> BundleManifest:
     manifest = bundle.manifest
     graphs, files = dict(manifest.graphs), dict[str, FileSpec]()
-    changed = {name: plan for name, plan in plans.items() if plan.weights or plan.cache}
+    changed = {name: plan for name, plan in plans.items() if plan.weights or plan.weight_only or plan.cache}
     total = sum(manifest.files[str(manifest.graphs[name].data)].size_bytes for name in changed)
     with tqdm(total=total, unit="B", unit_scale=True, desc="weights", disable=None) as bar:
         for name, plan in changed.items():
@@ -105,6 +105,7 @@ def _record(
         "from_bundle": bundle.id,
         "options": asdict(options),
         "layers": sum(len(plan.weights) for plan in plans.values()),
+        "weight_only": sum(len(plan.weight_only) for plan in plans.values()),
         "kept_float": kept,
         "calibration": None
         if table is None

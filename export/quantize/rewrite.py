@@ -56,7 +56,7 @@ class _Rewriter:
     def weights(self) -> None:
         """Replaces quantized weights by integers, scales and DequantizeLinear."""
         for layer in self._plan.layers:
-            kind = self._plan.weights.get(layer.weight)
+            kind = self._plan.weights.get(layer.weight) or self._plan.weight_only.get(layer.weight)
             if kind is not None:
                 self._quantize_weight(layer.weight, kind, _WEIGHT_AXIS[layer.kind])
 

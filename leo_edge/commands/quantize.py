@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-float", metavar="RULES", help="more layers to keep float: names or patterns, with commas between; or auto"
     )
     parser.add_argument(
+        "--weight-only",
+        metavar="RULES",
+        help="int8 weights, float activations, for layers that stay float otherwise: head, lora, router, with commas between",
+    )
+    parser.add_argument(
         "--max-drop",
         type=float,
         metavar="P",
@@ -47,7 +52,16 @@ def run(args: argparse.Namespace) -> int:
     from leo_edge.export.quantize.sensitivity import AUTO, resolve_auto
 
     keep = tuple(args.keep_float.split(",")) if args.keep_float else ()
-    options = QuantizeOptions(args.weights, args.activations, args.kv, args.method, args.alpha, keep, args.range)
+    options = QuantizeOptions(
+        weights=args.weights,
+        activations=args.activations,
+        kv=args.kv,
+        method=args.method,
+        alpha=args.alpha,
+        keep_float=keep,
+        weight_only=tuple(args.weight_only.split(",")) if args.weight_only else (),
+        ranges=args.range,
+    )
     bundle = open_with_progress(args.bundle)
     if args.max_drop is not None and AUTO not in keep:
         raise LeoEdgeError("--max-drop goes with --keep-float auto")
@@ -58,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     before, after = bundle.size_bytes(), sum(spec.size_bytes for spec in manifest.files.values())
     record = manifest.provenance["quantized"]
     print(f"{args.out}: {record['layers']} layers quantized, {after / 1e6:,.1f} MB, {after / before:.2f} of the float bundle")
+    if record["weight_only"]:
+        print(f"  {record['weight_only']} layers with int8 weights and float activations: {', '.join(options.weight_only)}")
     for rule, count in record["kept_float"].items():
         print(f"  {count} layers kept float: {rule}")
     return 0

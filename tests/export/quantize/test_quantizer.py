@@ -117,6 +117,29 @@ def test_integers_are_where_the_rules_want_them(float_bundle: Bundle, table: Cal
     }
 
 
+def test_weight_only_rules_get_integers_and_keep_float_inputs(
+    float_bundle: Bundle, table: CalibrationTable, out: Path, sequence: Forced
+) -> None:
+    both = [
+        quantized(float_bundle, table, out / str(len(rules)), weight_only=rules) for rules in ((), ("head", "lora", "router"))
+    ]
+    findings = lint_bundle(out / "3", both[1].manifest, targets_of(both[1].manifest))
+    assert {(finding.rule, finding.refused) for finding in findings} == {("both-inputs", False)}
+    kept = [set(one.manifest.provenance["quantized"]["kept_float"]) for one in both]
+    assert kept[0] - kept[1] == {"head", "lora", "router"}
+    head = next(
+        node for node in model_of(both[1], "llm").graph if node.op_type == "MatMul" and "llm.head" in str(node.inputs[1])
+    )
+    assert head.inputs[1].producer().op_type == "DequantizeLinear"  # type: ignore[union-attr]
+    assert head.inputs[0].producer().op_type != "DequantizeLinear"  # type: ignore[union-attr]
+    without, exact = (logits(one, sequence) for one in (both[0], float_bundle))
+    assert 0.98 < cosine(logits(both[1], sequence), exact) < 1
+    assert not np.array_equal(logits(both[1], sequence), without)
+    assert both[1].size_bytes() < both[0].size_bytes()
+    with pytest.raises(LeoEdgeError, match="weight-only takes head, lora, router, got patch"):
+        QuantizeOptions(weight_only=("patch",))
+
+
 def test_the_bundle_is_as_much_smaller_as_its_weights(float_bundle: Bundle, table: CalibrationTable, out: Path) -> None:
     """A quarter of what was quantized, and 4 bytes a column for scales; all else as it was."""
     bundle = quantized(float_bundle, table, out, method="minmax")
