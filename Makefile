@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help env stubs test test-jazzy lint slow demo ros-demo clean
+.PHONY: help env stubs test test-jazzy lint slow demo ros-demo bench-peers clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,8 +18,9 @@ env: $(STAMP) ## Make the environment in .venv (PYTHON=python3.x chooses, 3.10 t
 
 MESSAGES := $(wildcard ros_node/build_messages.py ros_node/leo_edge_msgs/* ros_node/leo_edge_msgs/*/*)
 
-# The messages are built anew alone when only they changed. There are wheels of ROS for x86-64 alone.
-$(STAMP): $(VENV)/.installed $(MESSAGES)
+# What is compiled, and the messages, are built anew alone when only they changed. There are wheels of ROS for x86-64 alone.
+$(STAMP): $(VENV)/.installed $(MESSAGES) runtime/_resize.c
+	$(BIN)/python setup.py -q build_ext --inplace
 	@test "$$(uname -m)" != x86_64 || $(BIN)/python -m leo_edge.ros_node.build_messages
 	@touch $@
 
@@ -78,6 +79,24 @@ demo: env ## Export the trained tiny model, answer questions about a drawn world
 ros-demo: env ## Run the ROS 2 node and a player in two processes on a drawn drive
 	$(BIN)/python -m leo_edge demo ros
 
+# Each peer is an extra of its own: one that this machine cannot install is left out of the comparison, which says so.
+PEERS := .venv-peers
+PEERS_PIP := $(PEERS)/bin/python -m pip install -qq --constraint constraints.txt --constraint constraints-peers.txt
+$(PEERS)/.stamp: setup.cfg setup.py pyproject.toml constraints.txt constraints-peers.txt runtime/_resize.c
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory debian-venv
+	@$(PYTHON) -c '$(HAS_BUILD_TOOLS)' || $(MAKE) --no-print-directory debian-build-tools
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS_PIP) torch
+	$(PEERS_PIP) --editable '.[export,jpeg]'
+	@for peer in genai openvino llamacpp; do \
+		echo "$(PEERS): peers-$$peer"; \
+		$(PEERS_PIP) --editable ".[peers-$$peer]" || echo "peers-$$peer cannot be installed: left out" >&2; \
+	done
+	@touch $@
+
+bench-peers: $(PEERS)/.stamp ## Measure leo_edge against transformers, onnxruntime-genai, OpenVINO and llama.cpp (ARGS="--rounds 3")
+	$(PEERS)/bin/python bench/peers/compare.py $(ARGS)
+
 clean: ## Remove the environment, caches and everything built
-	rm -rf .venv .venv-jazzy .stubs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-jazzy .venv-peers .bench-peers .stubs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

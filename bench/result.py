@@ -28,12 +28,14 @@ class StageSamples:
 
     per: one of `PER`. A stage per token holds the mean over the answer's tokens, the first not counted.
     flops, moved_bytes: of one run, counted from the graphs; None where nothing counts them.
+    precision: of most of its products, "int8", "float32" or "float16"; None where it has none.
     """
 
     per: str
     samples_ms: tuple[float, ...]
     flops: int | None = None
     moved_bytes: int | None = None
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         if self.per not in PER:
@@ -62,6 +64,11 @@ class Load:
         """Length of the prompt."""
         return self.visual_tokens + self.text_tokens
 
+    def differences(self, wanted: Mapping[str, object]) -> str:
+        """Says which fields are not as `wanted`, by name; empty where all are."""
+        found = dataclasses.asdict(self)
+        return ", ".join(f"{name} {found[name]}, expected {value}" for name, value in wanted.items() if found[name] != value)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -88,12 +95,15 @@ class Machine:
 class BenchResult:
     """One benchmark of one bundle.
 
+    run_id: of this run of the command; results that were measured in turns, round by round, share it.
     stages: by name, in the order of the data; those of the pipeline's spans, and `decode` for one token of it. Beside them
     `first_token` (from the question) and `answer` (the whole: encode and ask).
     sustained_sets_per_s: whole frame sets with their answer per second, one after the other.
+    savings: whether an answer could reuse what one before it did (`leo_edge.runtime.pipeline.Savings`).
     """
 
     format_version: int
+    run_id: str
     bundle: str
     bundle_id: str
     precision: str
@@ -105,6 +115,7 @@ class BenchResult:
     stages: Mapping[str, StageSamples]
     sustained_sets_per_s: float
     peak_memory_bytes: int
+    savings: bool = False
 
     def to_json(self) -> str:
         """Returns the text of a result file."""

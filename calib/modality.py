@@ -20,7 +20,7 @@ from leo_edge.calib.layers import smooth_groups
 from leo_edge.calib.observe import Forced, llm_inputs, numpy_name
 from leo_edge.calib.statistics import Statistics
 from leo_edge.calib.table import Key
-from leo_edge.runtime.backend import Array
+from leo_edge.runtime.backend import Array, Logits
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.manifest import TensorSpec
 from leo_edge.runtime.ort import OrtSession
@@ -76,7 +76,8 @@ class NoisyLlm:
         for name, width in self.widths.items():
             given = noise.get(name)
             inputs[f"noise.{name}"] = np.zeros((len(sequence.embeds), width), self._dtype) if given is None else given
-        return self._session.run(inputs)["logits"].astype(np.float64)
+        logits: Logits = self._session.run(inputs)["logits"][0]
+        return logits.astype(np.float64)
 
 
 def measure(

@@ -180,4 +180,5 @@ def llm_inputs(decoder: DecoderManifest, embeds: FloatArray, routing: Mapping[st
     else:
         past = np.zeros((1, decoder.num_kv_heads, len(embeds), decoder.head_dim), embeds.dtype)
     caches = {f"past_{part}.{i}": past for part in ("key", "value") for i in range(decoder.num_layers)}
-    return {"embeds": embeds, "positions": np.arange(len(embeds)), **caches, **routing}
+    last = np.array([len(embeds) - 1])
+    return {"embeds": embeds, "positions": np.arange(len(embeds)), "logit_rows": last, **caches, **routing}

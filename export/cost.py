@@ -134,6 +134,7 @@ def _sizes(manifest: BundleManifest, workload: Workload) -> dict[str, int]:
         "L": workload.question_tokens,
         "V_all": num_visual_tokens(manifest, workload.num_cameras, workload.tiles_per_camera),
         "C": workload.cache_len or manifest.decoder.context_len,
+        "Q": 1,
     }
     return sizes | {f"M_{expert.name}": workload.tiles_per_camera * expert.num_tokens for expert in manifest.experts}
 

@@ -19,7 +19,7 @@ from leo_edge.calib.similarity import cosine
 from leo_edge.runtime.backend import Array, Decoder, Logits, Session, Tensor
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, NUSCENES_PX, CameraFrame, FrameSet
 from leo_edge.runtime.manifest import BundleManifest
-from leo_edge.runtime.pipeline import AskOptions, Pipeline
+from leo_edge.runtime.pipeline import AskOptions, Pipeline, Savings
 from leo_edge.runtime.tiles import TileBatch
 
 QUESTIONS = ("What is in front of the car?", "What should the car do next?")
@@ -102,11 +102,21 @@ class _RecordedDecoder:
         """See `Decoder`."""
         return self._decoder.context_len
 
-    def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor]) -> Logits:
+    @property
+    def length(self) -> int:
+        """See `Decoder`."""
+        return self._decoder.length
+
+    @property
+    def label(self) -> object:
+        """See `Decoder`."""
+        return self._decoder.label
+
+    def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor], *, keep: int = 0, label: object = None) -> Logits:
         """See `Decoder`."""
         self.prompts.append((np.array(embeds), {name: np.array(array) for name, array in routing.items()}, []))
         logits: Logits
-        logits, ms = timed(lambda: self._decoder.prefill(embeds, routing))
+        logits, ms = timed(lambda: self._decoder.prefill(embeds, routing, keep=keep, label=label))
         self.prefill_ms.append(ms)
         self.logits.append(logits)
         return logits
@@ -119,6 +129,14 @@ class _RecordedDecoder:
         self.step_ms.append(ms)
         self.logits.append(logits)
         return logits
+
+    def extend(self, token_ids: Sequence[int]) -> Logits:
+        """See `Decoder`."""
+        return np.stack([self.step(token_id) for token_id in token_ids])
+
+    def rewind(self, length: int) -> None:
+        """See `Decoder`."""
+        self._decoder.rewind(length)
 
 
 def check_device(
@@ -140,7 +158,7 @@ def check_device(
     say("answering in onnxruntime")
     sessions = {name: _Recorded(session) for name, session in reference.sessions.items()}
     decoder = _RecordedDecoder(reference.decoder)
-    watched = replace(reference, sessions=sessions, decoder=decoder)
+    watched = replace(reference, sessions=sessions, decoder=decoder, savings=Savings(prefix=False, speculation=False))
     options = AskOptions(max_new_tokens)
     tokens = watched.encode(frame_set)
     expected = [watched.ask(tokens, question, options).text for question in QUESTIONS]

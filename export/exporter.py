@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from leo_edge.export.checkpoint import Checkpoint, read_json
 from leo_edge.export.config import LeoMiniConfig, ModelConfig, parse_config
+from leo_edge.export.cpu_form.write import write_cpu_forms
 from leo_edge.export.stages import (
     OPSET_FUSED,
     OPSET_PLAIN,
@@ -103,10 +104,12 @@ def export_bundle(checkpoint_dir: Path, bundle_dir: Path, options: ExportOptions
             embedding=_EMBEDDING,
             tokenizer=_TOKENIZER,
             graphs=graphs,
+            cpu_forms={},
             files=files,
             model=dict(checkpoint.config),
             provenance=_provenance(checkpoint),
         )
+        manifest = write_cpu_forms(directory, manifest)
         (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 

@@ -2,7 +2,8 @@
 
 A profile gives every symbolic dimension a least, a likeliest and a largest size; kernels are chosen for the likeliest. Symbols
 are those of the graphs: T tiles, I images, M_<expert> tokens of one expert per image, L tokens of the question, S new tokens,
-P past tokens, C cache capacity, V_all visual tokens of the prompt; H, W a camera's image, Y, X its grid, in pixels.
+P past tokens, Q new tokens whose logits are wanted, C cache capacity, V_all visual tokens of the prompt; H, W a camera's image,
+Y, X its grid, in pixels.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ TILES_GRAPH = "tiles"
 NUM_CAMERAS = len(NUSCENES_CAMERAS)
 # The decoder takes a prompt in pieces of at most this many tokens: attention's scores take pieces x context.
 PREFILL_TOKENS = 512
+# Logits that one run gives at most: what an answer drafts ahead of itself is no longer.
+MOST_LOGIT_ROWS = 16
 _FIRST_BUCKET = 256
 _LIKELY_QUESTION_TOKENS = 32
 _UNBOUNDED = 1 << 30
@@ -146,11 +149,12 @@ def _decoder_symbols(manifest: BundleManifest, context: int) -> list[Symbols]:
     capacity in the graph, as TensorRT's update of a cache wants it.
     """
     new = (1, min(PREFILL_TOKENS, context), min(PREFILL_TOKENS, context))
+    one, rows = (1, 1, 1), (1, 1, min(MOST_LOGIT_ROWS, context))
     if manifest.decoder.cache == "scatter":
         capacity = (context, context, context)
-        return [{"S": new, "C": capacity}, {"S": (1, 1, 1), "C": capacity}]
-    prefill = {"S": new, "P": (0, min(PREFILL_TOKENS, context - 1), context - 1)}
-    return [prefill, *({"S": (1, 1, 1), "P": (length, length, length)} for length in length_buckets(context))]
+        return [{"S": new, "Q": rows, "C": capacity}, {"S": one, "Q": one, "C": capacity}]
+    prefill = {"S": new, "Q": rows, "P": (0, min(PREFILL_TOKENS, context - 1), context - 1)}
+    return [prefill, *({"S": one, "Q": one, "P": (length, length, length)} for length in length_buckets(context))]
 
 
 def _camera_symbols(tiling: TilingConfig, options: ProfileOptions) -> dict[str, Range]:

@@ -4,8 +4,8 @@ The list of stages is all that export, verify and checkpoint share: export trace
 loads the same modules with real weights, checkpoint asks which tensors a model of this config has.
 
 Symbolic dimensions: T tiles of all cameras, I images, M_<expert> tokens of one expert per image, L tokens of the question,
-S new tokens, P past tokens, C cache capacity, V_all visual tokens of the prompt; H, W height and width of a camera's image,
-Y, X those of its tiles put together.
+S new tokens, P past tokens, Q new tokens whose logits are wanted, C cache capacity, V_all visual tokens of the prompt; H, W
+height and width of a camera's image, Y, X those of its tiles put together.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ class FlatLlm(nn.Module):
         super().__init__()
         self.llm = llm
 
-    def forward(self, embeds: Tensor, positions: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, embeds: Tensor, positions: Tensor, logit_rows: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         """See `Llm`."""
         count = self.llm.config.num_layers
         cache = list(zip(rest[:count], rest[count : 2 * count], strict=True))
-        logits, grown = self.llm(embeds, positions, cache, *rest[2 * count :])
+        logits, grown = self.llm(embeds, positions, logit_rows, cache, *rest[2 * count :])
         return (logits, *(keys for keys, _ in grown), *(values for _, values in grown))
 
 
@@ -115,7 +115,7 @@ def build_stages(config: ModelConfig, options: StageOptions) -> Iterator[Stage]:
     yield _fuse_stage(config, specs, options)
     if config.llm.mmoe is not None:
         yield _router_stage(config.llm, options)
-    yield _llm_stage(config.llm, options)
+    yield llm_stage(config.llm, options)
 
 
 def tiles_stage(tile_px: int) -> Stage:
@@ -209,7 +209,8 @@ def _router_stage(llm: LlmConfig, options: StageOptions) -> Stage:
     return Stage("router", _typed(module, options.dtype), recipes, inputs, (output,))
 
 
-def _llm_stage(llm: LlmConfig, options: StageOptions) -> Stage:
+def llm_stage(llm: LlmConfig, options: StageOptions) -> Stage:
+    """The language model, without its embedding table."""
     with torch.device("meta"):
         model = Llm(llm, context_len=options.context_len, fused=options.fused)
     heads, dtype = (llm.num_kv_heads, llm.head_dim), options.dtype
@@ -225,11 +226,12 @@ def _llm_stage(llm: LlmConfig, options: StageOptions) -> Stage:
     inputs = (
         Port("embeds", ("S", llm.hidden_size), dtype),
         Port("positions", ("S",), torch.int64),
+        Port("logit_rows", ("Q",), torch.int64),
         *(Port(f"past_{name}", past, dtype) for name in names),
         *routing,
     )
     outputs = (
-        Port("logits", (llm.vocab_size,), torch.float32),
+        Port("logits", ("Q", llm.vocab_size), torch.float32),
         *(Port(f"new_{name}", new, dtype) for name in names),
     )
     recipes = {f"llm.{name}": recipe for name, recipe in llm_recipes(model, "language_model.").items()}

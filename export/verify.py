@@ -91,8 +91,8 @@ class Report:
         return self.embedding_equal and tokens_agree and all(stage.passed for stage in self.stages)
 
 
-def verify(bundle: Bundle, checkpoint: Checkpoint, *, seed: int, say: Callable[[str], None]) -> Report:
-    """Compares a bundle with the checkpoint that it was exported from.
+def verify(bundle: Bundle, checkpoint: Checkpoint, *, seed: int, say: Callable[[str], None], cpu_forms: bool = False) -> Report:
+    """Compares a bundle with the checkpoint that it was exported from: its graphs, or their CPU forms where it has these.
 
     Raises:
         CheckpointError: the bundle was exported from another config, or the checkpoint is incomplete.
@@ -109,7 +109,7 @@ def verify(bundle: Bundle, checkpoint: Checkpoint, *, seed: int, say: Callable[[
     config = with_max_tiles(parse_config(checkpoint.config), manifest.tiling.max_tiles)
     checkpoint.require(expected_tensors(config), ignored=ignored_tensors(config))
     options = StageOptions(torch.float32, manifest.decoder.context_len, fused=False, fold=False)
-    pipeline = open_pipeline(bundle, "ort")
+    pipeline = open_pipeline(bundle, "ort", standard_graphs=not cpu_forms)
     judge = _Judge(manifest.float_type, checkpoint, RandomReader(checkpoint, seed))
     samples = _Samples(pipeline, np.random.default_rng(seed))
     comparisons: list[Comparison] = []

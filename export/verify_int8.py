@@ -70,7 +70,7 @@ def verify_int8(
         )
     if len(asked) < 2:
         raise CalibrationError(f"{len(asked)} frame set to verify on: at least 2 are needed, one is the other's control")
-    exact, mine = open_pipeline(reference, "ort"), open_pipeline(quantized, "ort")
+    exact, mine = (open_pipeline(bundle, "ort", standard_graphs=True) for bundle in (reference, quantized))
     say("asking the float bundle")
     probes = [make_probe(exact, load(), questions) for load, questions in asked]
     say("comparing the vision experts")

@@ -15,6 +15,9 @@ from typing import Protocol
 
 from leo_edge import __version__
 from leo_edge.commands import (
+    bench,
+    budget,
+    budget_self_test,
     build,
     calibrate,
     checkpoint,
@@ -23,6 +26,7 @@ from leo_edge.commands import (
     export,
     inspect_bundle,
     lint,
+    plan,
     quantize,
     replay,
     replay_diff,
@@ -59,6 +63,10 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "device-check": (device_check, "compare this device with onnxruntime on the CPU, stage by stage"),
     "run": (run, "answer questions about camera images"),
     "replay": (replay, "play recorded drives through a bundle: answers, scores, a report"),
+    "bench": (bench, "measure how long each stage takes, alone or in turns with another bundle or command"),
+    "budget": (budget, "hold a benchmark's result against limits, and against an earlier result"),
+    "budget-self-test": (budget_self_test, "measure how often `budget` errs on this machine: false alarms, slips not seen"),
+    "plan": (plan, "predict what a bundle will take on a device, and find what meets a deadline"),
     "replay-diff": (replay_diff, "compare two replay runs, answer by answer"),
     "ros": (ros, "run the ROS 2 node: cameras in, answers out"),
     "ros-play": (ros_play, "play recorded drives into ROS 2"),

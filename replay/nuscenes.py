@@ -16,7 +16,7 @@ import numpy as np
 
 from leo_edge.replay.source import Box, Drive, FrameRef
 from leo_edge.runtime.errors import DatasetError, FrameError
-from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet, Matrix, read_image
+from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet, Matrix, load_frames, read_image
 
 Record = dict[str, Any]  # one row of a table, as the devkit gives it
 
@@ -126,7 +126,8 @@ class NuScenesDrives:
         self._check_cameras(channels)
         sample = self._record("sample", sample_token)
         with _table_errors(f"sample {sample_token}"):
-            frames = [self._frame(channel, sample["data"][channel]) for channel in channels if channel in sample["data"]]
+            tokens = {channel: sample["data"][channel] for channel in channels if channel in sample["data"]}
+            frames = load_frames([partial(self._frame, channel, token) for channel, token in tokens.items()])
             stamp_ns = sample["timestamp"] * _NS_PER_US
         if not frames:
             raise DatasetError(f"sample {sample_token} has no image of {', '.join(channels)}: ask for other channels")

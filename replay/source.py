@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from leo_edge.runtime.errors import DatasetError
-from leo_edge.runtime.frames import CameraFrame, FrameSet
+from leo_edge.runtime.frames import CameraFrame, FrameSet, load_frames
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ class PlannedSet:
         Raises:
             LeoEdgeError: an image is absent or unreadable.
         """
-        return FrameSet.of([ref.load() for ref in self.frames], expected_channels=self.channels, stamp_ns=self.stamp_ns)
+        frames = load_frames([ref.load for ref in self.frames])
+        return FrameSet.of(frames, expected_channels=self.channels, stamp_ns=self.stamp_ns)
 
 
 def plan_sets(drive: Drive) -> tuple[PlannedSet, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from leo_edge.runtime.errors import FrameError
 from leo_edge.runtime.frames import CameraFrame, FrameSet, RgbImage
 from leo_edge.runtime.pipeline import Pipeline
 from leo_edge.runtime.spans import Span, SpanRecorder
+from leo_edge.runtime.stage_model import EncodeWork
+from leo_edge.runtime.tiles import choose_grid, num_tiles
 from leo_edge.runtime.tokens import CameraTokens, VisualTokens
 
 
@@ -38,6 +41,15 @@ class EncodedSet:
     images: Mapping[str, RgbImage]
 
 
+@dataclass(frozen=True)
+class SetShape:
+    """What a set will be: what of it is to be encoded, and how many cameras and visual tokens its questions are about."""
+
+    encode: EncodeWork
+    cameras: int
+    visual_tokens: int
+
+
 @dataclass(frozen=True, eq=False)
 class _Kept:
     """A camera's tokens, and when their frame arrived."""
@@ -60,6 +72,24 @@ class Encoder:
         self._pipeline, self._check_stopped, self._clock = pipeline, check_stopped, clock
         self._on_camera_error = on_camera_error
         self._kept: dict[str, _Kept] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def shape(self, ready: ReadySet[Picture], rules: SyncRules, economy: Economy) -> SetShape | None:
+        """Returns what `encode` would have to do; None where a camera's image size is not known yet."""
+        new = {a.channel for a in ready.frames.values() if not self._reusable(a, ready, rules, economy)}
+        tiling, fuse = self._pipeline.bundle.manifest.tiling.at_most(economy.max_tiles), self._pipeline.bundle.manifest.fuse
+        tiles: dict[str, int] = {}
+        for channel in rules.channels:
+            if channel in new:
+                if channel not in self._sizes:
+                    return None
+                tiles[channel] = num_tiles(choose_grid(*self._sizes[channel], tiling), tiling)
+            elif (kept := self._kept.get(channel)) is not None:
+                tiles[channel] = kept.tokens.num_tiles
+        most = self.most_visual_tokens(economy) or math.inf
+        visual = sum(min(most, fuse.num_tokens * (count if fuse.unit == "tile" else 1)) for count in tiles.values())
+        encode = EncodeWork(len(new), sum(tiles[channel] for channel in new))
+        return SetShape(encode, len(tiles), int(visual))
 
     def most_visual_tokens(self, economy: Economy) -> int | None:
         """Returns how many of a camera's visual tokens are used under an economy; None: all of them."""
@@ -119,6 +149,7 @@ class Encoder:
         except FrameError as error:
             self._on_camera_error(arrival.channel, str(error))
             return None
+        self._sizes[arrival.channel] = (image.shape[1], image.shape[0])
         return CameraFrame(arrival.channel, image, arrival.stamp_ns, None if info is None else info.intrinsic)
 
     def _run_experts(self, ready: ReadySet[Picture], frames: list[CameraFrame], economy: Economy) -> tuple[Span, ...]:

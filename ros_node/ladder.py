@@ -1,4 +1,4 @@
-"""What is given up when time is short: a ladder of steps, gone down at missed deadlines and up again with hysteresis."""
+"""What is given up when time is short: a ladder of steps, chosen from predicted times, and corrected by missed deadlines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from leo_edge.runtime.errors import LeoEdgeError
+from leo_edge.runtime.stage_model import StageModel, Work, first_that_fits
 
 # No share of the visual tokens: one that was trained with all of them falls from 93 to 53 % with half (docs/ros.md).
 DEFAULT_STEPS = ("max_tiles=3", "side_every=3", "max_new_tokens=16")
@@ -15,6 +16,7 @@ _STEP = re.compile(r"(max_tiles|side_every|visual_tokens|max_new_tokens)=([0-9.]
 _MISSES_DOWN = 2  # of so many missed deadlines in a row the ladder is gone down: one alone may be chance
 _GOOD_UP, _MOST_GOOD_UP = 20, 640  # answers in a row with time to spare before it is gone up
 _SPARE = 0.7  # of the deadline: an answer that took less had time to spare
+_SPARE_UP = 0.9  # of what is left of it: a prediction must fit in to go up
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,11 @@ def parse_ladder(steps: Sequence[str]) -> tuple[Economy, ...]:
 class Ladder:
     """Where on the ladder we stand.
 
-    Two missed deadlines in a row go a step down. Twenty answers in a row with time to spare go a step up; if a step
-    down follows before twenty more, the next try waits twice as long: so it does not swing between two steps.
+    Before a set's work starts, `choose` takes the first level whose predicted time fits what is left of the deadline; it goes
+    up only where that leaves some of it. Beside it stands the least level, which answers decide: two missed deadlines in a row
+    go a step down from where we are. Twenty answers in a row with time to spare take a step of it back; if a step down follows
+    before twenty more, the next try waits twice as long: so it does not swing between two steps. Without predictions, the
+    least level is the level.
     """
 
     def __init__(self, steps: Sequence[str]) -> None:
@@ -85,6 +90,7 @@ class Ladder:
         self.steps = tuple(steps)
         self.levels = parse_ladder(steps)
         self.level = 0
+        self._least = self._chosen = 0
         self._misses = self._good = 0
         self._good_up = _GOOD_UP
         self._since_up: int | None = None
@@ -99,6 +105,26 @@ class Ladder:
         """The steps that are in force."""
         return self.steps[: self.level]
 
+    def choose(self, model: StageModel, works: Sequence[Work] | None, left_ms: float | None) -> str | None:
+        """Chooses the level for a set, whose work at each level is `works`; returns why it changed, None if it did not.
+
+        Where there is no deadline, or the work or its time is not known, nothing changes.
+        """
+        if left_ms is None or works is None or len(self.levels) == 1:
+            return None
+        found = first_that_fits(model, works, left_ms, level=self.level, spare=_SPARE_UP)
+        if found is None:
+            return None
+        self._chosen, times = found
+        before, self.level = self.level, max(self._chosen, self._least)
+        if self.level == before:
+            return None
+        if self.level > before:
+            steps = ", ".join(self.steps[before : self.level])
+            return f"{times[before]:.0f} ms predicted, {left_ms:.0f} left: {steps}"
+        steps = ", ".join(self.steps[self.level : before])
+        return f"{times[self.level]:.0f} ms predicted without, {left_ms:.0f} left: {steps} taken back"
+
     def record(self, since_set_ms: float, deadline_ms: float | None) -> str | None:
         """Notes how long after its set an answer was there; returns why the level changed, None if it did not."""
         if deadline_ms is None or len(self.levels) == 1:
@@ -112,7 +138,7 @@ class Ladder:
                 self._since_up, self._good_up = None, _GOOD_UP
         if self._misses >= _MISSES_DOWN and self.level < len(self.steps):
             return self._down(since_set_ms, deadline_ms)
-        if self._good >= self._good_up and self.level > 0:
+        if self._good >= self._good_up and self._least > 0:
             return self._up(deadline_ms)
         return None
 
@@ -120,12 +146,16 @@ class Ladder:
         if self._since_up is not None:
             self._good_up = min(2 * self._good_up, _MOST_GOOD_UP)
         self._since_up = None
-        self.level += 1
+        self._least = self.level = self.level + 1
         misses, self._misses, self._good = self._misses, 0, 0
         step = self.steps[self.level - 1]
         return f"{misses} answers in a row missed {deadline_ms:g} ms, the last after {since_set_ms:.0f}: {step}"
 
-    def _up(self, deadline_ms: float) -> str:
-        self.level -= 1
+    def _up(self, deadline_ms: float) -> str | None:
+        before = self.level
+        self._least -= 1
+        self.level = max(self._least, self._chosen)
         good, self._misses, self._good, self._since_up = self._good, 0, 0, 0
+        if self.level == before:
+            return None
         return f"{good} answers in a row took less than {_SPARE:.0%} of {deadline_ms:g} ms: {self.steps[self.level]} taken back"

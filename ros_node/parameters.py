@@ -66,7 +66,7 @@ SPECS = (
     ParameterSpec("image_transport", "raw", "raw: <camera>/image; compressed: <camera>/image/compressed.", choices=_TRANSPORTS),
     ParameterSpec("reliability", "best_effort", "Reliability of the image subscriptions.", choices=_RELIABILITIES),
     ParameterSpec("frame_id", "base_link", "frame_id of the answers."),
-    ParameterSpec("degrade", list(DEFAULT_STEPS), "What is given up, step by step, when deadlines are missed."),
+    ParameterSpec("degrade", list(DEFAULT_STEPS), "What is given up, step by step, when time is short."),
     ParameterSpec("questions", list(DEFAULT_QUESTIONS), "Ids; question.<id>.text and .period_s say the rest."),
     ParameterSpec("always_run", False, "Answer even when nobody listens.", live=True),
     ParameterSpec("deadline_ms", 0.0, "Of an answer, from when its frame set is there; 0: none.", (0, _DAY_MS), live=True),

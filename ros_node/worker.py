@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from leo_edge.ros_node.encoder import EncodedSet, Encoder
+from leo_edge.ros_node.forecast import Forecast
 from leo_edge.ros_node.inputs import CameraInfo, Picture
 from leo_edge.ros_node.ladder import Economy, Ladder
 from leo_edge.ros_node.outlet import AnswerReport, Outlet, SetReport
@@ -63,8 +64,11 @@ class Worker:
         outlet: Outlet,
         *,
         clock: Callable[[], int] = time.perf_counter_ns,
+        foresee: bool = True,
     ) -> None:
+        """`foresee` chooses the ladder's level before a set's work starts; else missed deadlines alone decide."""
         self.settings = settings
+        self._forecast, self._foresees = Forecast(), foresee
         self._pipeline, self._ladder, self._outlet, self._clock = pipeline, ladder, outlet, clock
         self._encoder = Encoder(pipeline, self._check_stopped, outlet.on_camera_error, clock)
         self._sync: Synchronizer[Picture] = Synchronizer(rules, lambda stamp_ns: self._wanted and bool(self._due(stamp_ns)))
@@ -181,18 +185,34 @@ class Worker:
 
     def _answer_set(self, ready: ReadySet[Picture]) -> None:
         taken_ns = self._clock()
+        self._choose_level(ready, taken_ns)
         encoded = self._encode(ready, taken_ns)
         if encoded is None:
             return
+        reports, served = [], 0
         for question in self._due(ready.stamp_ns):
             self._schedule.note(question, ready.stamp_ns)
             settings = self.settings
             try:
-                self._answer(encoded, question, ready.ready_ns, settings.deadline_ms, settings.max_new_tokens)
+                reports.append(self._answer(encoded, question, ready.ready_ns, settings.deadline_ms, settings.max_new_tokens))
             except LeoEdgeError as error:
                 self._outlet.on_error(f"question {question.id}: {error}")
-            self._serve_requests()
-        self._outlet.on_set(SetReport(encoded, taken_ns, self._clock()))
+            served += self._serve_requests()
+        done_ns = self._clock()
+        if not served:  # the time would not be that of the set alone
+            self._forecast.note(encoded, reports, (done_ns - taken_ns) / 1e6)
+        self._outlet.on_set(SetReport(encoded, taken_ns, done_ns))
+
+    def _choose_level(self, ready: ReadySet[Picture], taken_ns: int) -> None:
+        """Goes to the level of the ladder at which all questions that are due are expected to be answered in time."""
+        settings, levels = self.settings, self._ladder.levels
+        if settings.deadline_ms is None or not self._foresees:
+            return
+        shapes = [self._encoder.shape(ready, self._sync.rules, economy) for economy in levels]
+        works = self._forecast.works(levels, shapes, self._due(ready.stamp_ns), settings.max_new_tokens)
+        left = left_ms(settings.deadline_ms, taken_ns - ready.ready_ns)
+        if (reason := self._ladder.choose(self._forecast.model, works, left)) is not None:
+            self._outlet.on_degrade(self._ladder.level, self._ladder.in_force, reason)
 
     def _encode(self, ready: ReadySet[Picture], taken_ns: int) -> EncodedSet | None:
         """Encodes a set; None where no camera's image could be read."""
@@ -228,13 +248,16 @@ class Worker:
         longest = max_new_tokens if economy.max_new_tokens is None else min(max_new_tokens, economy.max_new_tokens)
         return AskOptions(longest, left, max_visual_tokens=self._encoder.most_visual_tokens(economy))
 
-    def _serve_requests(self) -> None:
+    def _serve_requests(self) -> int:
+        """Answers what was asked meanwhile, and returns how many that were."""
+        served = 0
         while True:
             with self._changed:
                 if not self._requests:
-                    return
+                    return served
                 request = self._requests.popleft()
             self._serve(request)
+            served += 1
 
     def _serve(self, request: AskRequest) -> None:
         """Answers a request about the newest set, encoded if that has not been done yet."""

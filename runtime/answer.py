@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from leo_edge.runtime.choices import ChoiceScore
 from leo_edge.runtime.decode import Finish
 from leo_edge.runtime.spans import Span, spans_to_json
 
@@ -18,6 +19,9 @@ class Answer:
     at the moment that was asked about: `stamp_ns` unless `ask` was told another.
 
     `spans` are the question's stages, `encode_spans` those of the frame set, which its other answers share.
+
+    `num_reused_tokens` of the prompt were in the cache already; of `num_drafted_tokens` the model accepted
+    `num_accepted_tokens`. `choices` are the scores of the texts that were to be chosen from.
 
     Latency: `first_token_ms` from the question to the first token, be it a stop token; `per_token_ms` the mean of the following
     ones (None if there were none).
@@ -40,6 +44,10 @@ class Answer:
     bundle_id: str
     backend: str
     encode_spans: tuple[Span, ...] = ()
+    num_reused_tokens: int = 0
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
+    choices: tuple[ChoiceScore, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the answer as JSON values; spans start at 0."""
@@ -50,6 +58,7 @@ class Answer:
             "missing": list(self.missing),
             "camera_stamps_ns": dict(self.camera_stamps_ns),
             "age_ms": dict(self.age_ms),
+            "choices": [asdict(score) for score in self.choices],
             "spans": spans_to_json(self.spans),
             "encode_spans": spans_to_json(self.encode_spans),
         }

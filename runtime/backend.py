@@ -18,7 +18,7 @@ from leo_edge.runtime.tiles import TileBatch, TilingConfig
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.floating[Any]]
-Logits = npt.NDArray[np.float32]
+Logits = npt.NDArray[np.float32]  # [V], or [n, V] of several tokens
 Tensor: TypeAlias = Any
 
 
@@ -42,10 +42,21 @@ class Decoder(Protocol):
         """The most tokens, prompt and answer together, that fit the cache."""
         ...
 
-    def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor]) -> Logits:
-        """Forgets what came before, takes a prompt [S, D] and returns the logits [V] after its last token.
+    @property
+    def length(self) -> int:
+        """How many tokens are in the cache."""
+        ...
 
-        `routing` holds the inputs that stay the same while the answer is decoded (MMoE).
+    @property
+    def label(self) -> object:
+        """What the prompt in the cache was called when it was taken."""
+        ...
+
+    def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor], *, keep: int = 0, label: object = None) -> Logits:
+        """Takes a prompt [S, D], called `label`, and returns the logits [V] after its last token.
+
+        `routing` holds the inputs that stay the same while the answer is decoded (MMoE). The first `keep` tokens, fewer than S,
+        are in the cache already, from the same embeddings and routing; whatever else was in it is forgotten.
 
         Raises:
             ContextOverflowError: S exceeds the context.
@@ -60,6 +71,19 @@ class Decoder(Protocol):
             ContextOverflowError: the cache is full.
             BackendError: the engine refuses.
         """
+        ...
+
+    def extend(self, token_ids: Sequence[int]) -> Logits:
+        """Appends tokens and returns the logits [n, V] after each of them, all in one run.
+
+        Raises:
+            ContextOverflowError: the cache is full.
+            BackendError: the engine refuses.
+        """
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
         ...
 
 
@@ -96,3 +120,23 @@ class Engine(Protocol):
     def concatenate(self, arrays: Sequence[Tensor]) -> Tensor:
         """Puts arrays one behind the other, along their first axis."""
         ...
+
+
+def check_kept(keep: int, length: int, num_rows: int) -> None:
+    """Checks what `Decoder.prefill` is told to keep of `length` cached tokens, for a prompt of `num_rows`.
+
+    Raises:
+        ValueError: more than there is, or nothing is left to compute.
+    """
+    if not 0 <= keep <= length or keep >= num_rows:
+        raise ValueError(f"keep must be 0 to {length}, and less than the prompt's {num_rows} tokens, got {keep}")
+
+
+def check_rewound(wanted: int, length: int) -> None:
+    """Checks what `Decoder.rewind` is told.
+
+    Raises:
+        ValueError: there are fewer tokens.
+    """
+    if not 0 <= wanted <= length:
+        raise ValueError(f"cannot rewind to {wanted} of {length} tokens")

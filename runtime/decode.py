@@ -1,18 +1,19 @@
-"""The decoding loop: prefill, then one token after another until something ends the answer.
+"""The decoding loop: prefill, then one token after another, or several that were drafted, until something ends the answer.
 
 Shape letters: S prompt tokens, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from leo_edge.runtime.backend import Array, Decoder, FloatArray
+from leo_edge.runtime.backend import Decoder, Logits, Tensor
 from leo_edge.runtime.errors import ContextOverflowError
 from leo_edge.runtime.sampling import Sampler
 from leo_edge.runtime.spans import Clock, SpanRecorder
+from leo_edge.runtime.speculation import Drafter
 from leo_edge.runtime.tokenizer import TextStream
 
 
@@ -23,13 +24,14 @@ class Finish(str, Enum):
     STOP_STRING = "stop_string"
     LENGTH = "length"
     DEADLINE = "deadline"
+    CHOICE = "choice"
 
 
 @dataclass(frozen=True)
 class Decoded:
     """An answer's tokens and text. `token_ns[i]` is when token i was known, on the recorder's clock.
 
-    `first_ns` is when the first token was known, a stop token included.
+    `first_ns` is when the first token was known, a stop token included; `stop_id` the stop token that ended it.
     """
 
     token_ids: tuple[int, ...]
@@ -37,6 +39,7 @@ class Decoded:
     finish: Finish
     token_ns: tuple[int, ...]
     first_ns: int
+    stop_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,44 +53,87 @@ class DecodeLimits:
 
 def decode(
     decoder: Decoder,
-    embeds: FloatArray,
-    routing: Mapping[str, Array],
+    logits: Logits,
     *,
     stream: TextStream,
     sampler: Sampler,
     limits: DecodeLimits,
     recorder: SpanRecorder,
     on_text: Callable[[str], None] = lambda _: None,
+    drafter: Drafter | None = None,
 ) -> Decoded:
-    """Prefills with `embeds` [S, D], then appends tokens until one of `Finish`. `on_text` gets the text as it appears.
+    """Appends tokens to a prompt whose last logits [V] are `logits`, until one of `Finish`. `on_text` gets the text.
 
-    The deadline is checked before each step: one step may overrun it. A stop token is not part of the answer. Spans: prefill,
-    and decode for all that follows.
-
-    Raises:
-        ContextOverflowError: S + max_new_tokens exceeds the context that the decoder was built for.
+    The deadline is checked before each step: one step may overrun it. A stop token is not part of the answer. With a `drafter`,
+    whose sampler must take the likeliest token, a step checks what it drafts too: fewer steps, and the same tokens. What the
+    cache holds behind the answer is then undefined. Span: decode.
     """
-    check_context(len(embeds), limits.max_new_tokens, decoder.context_len)
-    with recorder.measure("prefill"):
-        logits = decoder.prefill(embeds, routing)
     token_ids: list[int] = []
     token_ns: list[int] = []
     finish: Finish | None = None
+    stop_id: int | None = None
+    first_ns = 0
     with recorder.measure("decode"):
-        token_id = sampler.pick(logits)
-        first_ns = recorder.clock()
-        while finish is None:
+        for token_id in _tokens(decoder, logits, sampler, limits.max_new_tokens, drafter):
+            first_ns = first_ns or recorder.clock()
             if token_id in limits.stop_ids:
-                finish = Finish.STOP_TOKEN
+                finish, stop_id = Finish.STOP_TOKEN, token_id
                 break
             token_ids.append(token_id)
             token_ns.append(recorder.clock())
             on_text(stream.push(token_id))
             finish = _finish(stream, len(token_ids), limits, recorder.clock)
-            if finish is None:
-                token_id = sampler.pick(decoder.step(token_id))
+            if finish is not None:
+                break
         on_text(stream.finish())
-    return Decoded(tuple(token_ids), stream.text, finish, tuple(token_ns), first_ns)
+    assert finish is not None
+    return Decoded(tuple(token_ids), stream.text, finish, tuple(token_ns), first_ns, stop_id)
+
+
+def prefill(
+    decoder: Decoder,
+    embeds: Tensor,
+    routing: Mapping[str, Tensor],
+    *,
+    max_new_tokens: int,
+    recorder: SpanRecorder,
+    keep: int = 0,
+    label: object = None,
+) -> Logits:
+    """Gives the decoder a prompt [S, D] and returns the logits [V] after it; see `Decoder.prefill`. Span: prefill.
+
+    Raises:
+        ContextOverflowError: S + max_new_tokens exceeds the context that the decoder was built for.
+    """
+    check_context(len(embeds), max_new_tokens, decoder.context_len)
+    with recorder.measure("prefill"):
+        return decoder.prefill(embeds, routing, keep=keep, label=label)
+
+
+def _tokens(decoder: Decoder, logits: Logits, sampler: Sampler, max_new_tokens: int, drafter: Drafter | None) -> Iterator[int]:
+    """Yields an answer's tokens without end; nothing is computed before the next one is asked for."""
+    token_id, count = sampler.pick(logits), 1
+    while True:
+        yield token_id
+        if drafter is None:
+            token_id, count = sampler.pick(decoder.step(token_id)), count + 1
+            continue
+        drafter.note(token_id)
+        # The last token that may come needs no draft: it is what the model says after the draft.
+        draft = drafter.draft(max_new_tokens - count - 1)
+        if not draft:
+            token_id, count = sampler.pick(decoder.step(token_id)), count + 1
+            continue
+        length = decoder.length
+        found = decoder.extend((token_id, *draft))
+        chosen = [sampler.pick(row) for row in found]
+        accepted = next((i for i, (mine, theirs) in enumerate(zip(chosen, draft, strict=False)) if mine != theirs), len(draft))
+        drafter.judge(len(draft), accepted)
+        decoder.rewind(length + 1 + accepted)
+        for token_id in draft[:accepted]:
+            yield token_id
+            drafter.note(token_id)
+        token_id, count = chosen[accepted], count + accepted + 1
 
 
 def _finish(stream: TextStream, num_tokens: int, limits: DecodeLimits, clock: Clock) -> Finish | None:

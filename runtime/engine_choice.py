@@ -31,8 +31,12 @@ def check_backend(backend: str) -> None:
         _onnxruntime()
 
 
-def open_engine(bundle: Bundle, table: EmbeddingTable, backend: str = "auto", *, threads: int = 0) -> Engine:
+def open_engine(
+    bundle: Bundle, table: EmbeddingTable, backend: str = "auto", *, threads: int = 0, standard_graphs: bool = False
+) -> Engine:
     """Loads a bundle's graphs. `auto` takes TensorRT where a device and engines for it are, else onnxruntime.
+
+    `standard_graphs` leaves the bundle's CPU forms aside: what runs then is, node for node, what TensorRT builds from.
 
     Raises:
         BackendError: the engine is unknown, is not here, or refuses a graph.
@@ -43,11 +47,13 @@ def open_engine(bundle: Bundle, table: EmbeddingTable, backend: str = "auto", *,
     if not 0 <= threads <= most:
         raise BackendError(f"threads must be 0 (the engine's own choice) to {most} on this machine, got {threads}")
     if backend == "auto":
-        return _open_best(bundle, table, threads)
-    return _open_tensorrt(bundle, table) if backend == "trt" else _open_onnxruntime(bundle, table, threads, backend)
+        return _open_best(bundle, table, threads, standard_graphs)
+    if backend == "trt":
+        return _open_tensorrt(bundle, table)
+    return _open_onnxruntime(bundle, table, threads, backend, standard_graphs)
 
 
-def _open_best(bundle: Bundle, table: EmbeddingTable, threads: int) -> Engine:
+def _open_best(bundle: Bundle, table: EmbeddingTable, threads: int, standard_graphs: bool) -> Engine:
     """Engines that are there for this device must also load: falling back to the CPU would hide what is wrong with them."""
     note = ""
     if _has_package("tensorrt") and not _has_tensorrt():
@@ -61,8 +67,8 @@ def _open_best(bundle: Bundle, table: EmbeddingTable, threads: int) -> Engine:
             return _open_tensorrt(bundle, table)
     if "CUDAExecutionProvider" in _onnxruntime().providers():
         with contextlib.suppress(BackendError):  # the package is the one for CUDA, the machine has none
-            return _open_onnxruntime(bundle, table, threads, "ort-cuda", note)
-    return _open_onnxruntime(bundle, table, threads, "ort", note)
+            return _open_onnxruntime(bundle, table, threads, "ort-cuda", standard_graphs, note)
+    return _open_onnxruntime(bundle, table, threads, "ort", standard_graphs, note)
 
 
 def _has_device() -> bool:
@@ -78,8 +84,12 @@ def _open_tensorrt(bundle: Bundle, table: EmbeddingTable) -> Engine:
     return engine
 
 
-def _open_onnxruntime(bundle: Bundle, table: EmbeddingTable, threads: int, backend: str, note: str = "") -> Engine:
-    engine: Engine = _onnxruntime().OrtEngine(bundle, table, backend=backend, threads=threads, note=note)
+def _open_onnxruntime(
+    bundle: Bundle, table: EmbeddingTable, threads: int, backend: str, standard_graphs: bool, note: str = ""
+) -> Engine:
+    engine: Engine = _onnxruntime().OrtEngine(
+        bundle, table, backend=backend, threads=threads, note=note, standard_graphs=standard_graphs
+    )
     return engine
 
 

@@ -39,3 +39,8 @@ class BackendError(LeoEdgeError):
 
 class ClusterError(LeoEdgeError):
     """Machines that should share work are out of reach, or were lost."""
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of another library's error, or its kind where it says nothing."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

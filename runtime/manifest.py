@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from leo_edge.runtime.errors import BundleError
 from leo_edge.runtime.tiles import TilingConfig
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "bundle.json"
 
 T = TypeVar("T")
@@ -117,7 +117,10 @@ class DecoderManifest:
 
 @dataclass(frozen=True)
 class BundleManifest:
-    """The whole of bundle.json. `float_type` is "float32" or "float16"."""
+    """The whole of bundle.json. `float_type` is "float32" or "float16".
+
+    cpu_forms: graphs that onnxruntime runs faster on a CPU, each equal to the graph of its name and on the same weights.
+    """
 
     family: str
     float_type: str
@@ -130,6 +133,7 @@ class BundleManifest:
     embedding: str
     tokenizer: str
     graphs: Mapping[str, GraphSpec]
+    cpu_forms: Mapping[str, GraphSpec]
     files: Mapping[str, FileSpec]
     model: Mapping[str, Any]
     provenance: Mapping[str, Any]
@@ -139,7 +143,8 @@ class BundleManifest:
         if self.float_type not in ("float32", "float16"):
             raise ValueError(f"float_type must be 'float32' or 'float16', got {self.float_type!r}")
         named = [self.embedding, self.tokenizer]
-        named += [name for graph in self.graphs.values() for name in (graph.file, graph.data) if name]
+        graphs = (*self.graphs.values(), *self.cpu_forms.values())
+        named += [name for graph in graphs for name in (graph.file, graph.data) if name]
         for name in [*named, *self.files]:
             check_file_name(name)
         unlisted = sorted(set(named) - set(self.files))
@@ -149,6 +154,8 @@ class BundleManifest:
         absent = sorted(set(wanted + ["router"] * self.decoder.routed) - set(self.graphs))
         if absent:
             raise ValueError(f"no graph named {', '.join(absent)}")
+        if strange := sorted(set(self.cpu_forms) - set(self.graphs)):
+            raise ValueError(f"CPU forms of no graph: {', '.join(strange)}")
 
     @property
     def quantized(self) -> bool:

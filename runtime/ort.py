@@ -1,27 +1,24 @@
-"""onnxruntime: sessions, and the language model's cache for both graph levels. The only importer of onnxruntime.
+"""onnxruntime: sessions, and a bundle in them. Beside `ort_decoder`, the only importer of onnxruntime.
 
-Three engines are one but for the execution provider: on the CPU, on CUDA, and TensorRT behind onnxruntime. The language model's
-cache lies where the provider works and is bound by address; what goes from graph to graph passes through the host.
-
-Shape letters: S new tokens, P past tokens, K key-value heads, E head width, C cache capacity, V vocabulary.
+Three engines are one but for the execution provider: on the CPU, on CUDA, and TensorRT behind onnxruntime. What goes from graph
+to graph passes through the host.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from leo_edge.runtime.backend import Array, Decoder, Logits, Session, Tensor
+from leo_edge.runtime.backend import Array, Decoder, Session, Tensor
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.embedding import EmbeddingTable
-from leo_edge.runtime.errors import BackendError, BundleError, ContextOverflowError
+from leo_edge.runtime.errors import BackendError, BundleError, first_line
 from leo_edge.runtime.frames import FrameSet
-from leo_edge.runtime.manifest import DecoderManifest, GraphSpec
+from leo_edge.runtime.manifest import GraphSpec
+from leo_edge.runtime.ort_decoder import PrefixDecoder, ScatterDecoder, SharedDecoder
 from leo_edge.runtime.tiles import TileBatch, TilingConfig
 
 _ORT_TYPES = {
@@ -29,11 +26,10 @@ _ORT_TYPES = {
     "float16": "tensor(float16)",
     "uint8": "tensor(uint8)",
     "int8": "tensor(int8)",
+    "int32": "tensor(int32)",
     "int64": "tensor(int64)",
 }
 _CPU_INFO = Path("/proc/cpuinfo")
-_FIRST_BUCKET = 256
-_PREFILL_ROWS = 512
 _CPU = "CPUExecutionProvider"
 # By the name of the backend: the execution provider, its device, its options. fp32 means fp32: no TF32.
 _PROVIDERS: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -69,11 +65,13 @@ class OrtSession:
         int8: bool = False,
         model: bytes | None = None,
         backend: str = "ort",
+        spinning: bool = True,
     ) -> None:
         """Loads the graph; `threads` 0 leaves the number to onnxruntime. `model` is run in place of the file, with its weights.
 
         `int8` says that the graph is quantized: onnxruntime must not make a Gemm of a product and a residual sum before it
         finds the product's Q/DQ, which it then computes in float. `backend` is one of `ort`, `ort-cuda` and `ort-trt`.
+        `spinning` lets workers spin while a graph runs, and not between two runs.
 
         Raises:
             BackendError: onnxruntime refuses the graph.
@@ -82,8 +80,10 @@ class OrtSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Spinning workers starve whatever else the vehicle computer does, and gain nothing between graphs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Workers that sleep between the nodes of a graph are late for most of them; those that spin between graphs starve
+        # whatever else the vehicle computer does.
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if _saturates(_CPU_INFO):
             # AVX2 adds pairs of u8 x s8 products in 16 bits, which overflow: 10 % off on full-range weights. This is exact.
             options.add_session_config_entry("session.x64quantprecision", "1")
@@ -98,7 +98,7 @@ class OrtSession:
                 disabled_optimizers=["MatMulAddFusion"] if int8 else None,
             )
         except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class but Exception
-            raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}") from None
+            raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {first_line(error)}") from None
         if self.session.get_providers()[0] != provider:  # it goes on with the CPU alone, with a warning in its log
             raise BackendError(
                 f"onnxruntime {ort.__version__} cannot start {provider} here: see its log, or take --backend ort"
@@ -115,7 +115,7 @@ class OrtSession:
         try:
             return dict(zip(self._outputs, self.session.run(self._outputs, dict(inputs)), strict=True))
         except Exception as error:
-            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
+            raise BackendError(f"onnxruntime failed: {first_line(error)}") from error
 
     def _check_ports(self, path: Path, spec: GraphSpec) -> None:
         for ports, found in ((spec.inputs, self.session.get_inputs()), (spec.outputs, self.session.get_outputs())):
@@ -126,146 +126,22 @@ class OrtSession:
                 raise BundleError(f"{path.name} does not fit the manifest: {differing[0]}: export the bundle again")
 
 
-class _OrtDecoder(ABC):
-    """A language model in onnxruntime; the two kinds differ in how they keep and bind the cache."""
-
-    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
-        self._session, self._table, self._device = session.session, table, session.device
-        self._manifest, self._dtype = manifest, dtype
-        self._cache_names = [f"{part}.{i}" for part in ("key", "value") for i in range(manifest.num_layers)]
-        self._logits = np.zeros(manifest.vocab_size, np.float32)
-        self._routing: dict[str, Array] = {}
-        self._length = 0
-
-    @property
-    def context_len(self) -> int:
-        """The most tokens that fit the cache."""
-        return self._manifest.context_len
-
-    def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor]) -> Logits:
-        """See `Decoder`."""
-        self._routing = {name: np.ascontiguousarray(array) for name, array in routing.items()}
-        self._length = 0
-        if not np.isfinite(self._logits).all():
-            self._forget()
-        # Piece by piece: attention's scores take rows x context, which for a whole prompt of many cameras is gigabytes.
-        for start in range(0, len(embeds), _PREFILL_ROWS):
-            logits = self._run(embeds[start : start + _PREFILL_ROWS])
-        return logits
-
-    def step(self, token_id: int) -> Logits:
-        """See `Decoder`."""
-        return self._run(self._table.lookup(np.array([token_id])))
-
-    def _run(self, embeds: Tensor) -> Logits:
-        """Takes embeds [S, D] behind what is in the cache."""
-        past, count = self._length, len(embeds)
-        if past + count > self.context_len:
-            raise ContextOverflowError(
-                f"{past + count} tokens do not fit the context of {self.context_len}: use fewer cameras or tiles, "
-                f"or export again with --context-len {past + count}"
-            )
-        positions = np.arange(past, past + count, dtype=np.int64)
-        binding = self._session.io_binding()
-        try:
-            for name, array in {"embeds": np.ascontiguousarray(embeds), "positions": positions, **self._routing}.items():
-                binding.bind_cpu_input(name, array)
-            binding.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
-            self._bind_cache(binding, past, count)
-            self._session.run_with_iobinding(binding)
-        except Exception as error:
-            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
-        self._length += count
-        return self._logits.copy()
-
-    def _buffer(self, content: Array) -> ort.OrtValue:
-        """Returns a cache where the provider works; on the CPU it is `content` itself, without a copy."""
-        return ort.OrtValue.ortvalue_from_numpy(content, self._device, 0)
-
-    @abstractmethod
-    def _forget(self) -> None:
-        """Clears what a prompt left that was not finite: masked values must be."""
-
-    @abstractmethod
-    def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
-        """Binds `past` tokens as input and the place of `count` new ones as output, for every layer's keys and values."""
-
-
-class PrefixDecoder(_OrtDecoder):
-    """The opset-20 cache: token-major [C, K, E] per layer and part.
-
-    The past goes in as a prefix of one buffer, bound by address, and the graph writes the new rows right behind it: no copy
-    by us, and the two ranges never overlap. The buffer's pages are touched only as tokens come.
-    """
-
-    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
-        super().__init__(session, manifest, table, dtype)
-        self._row = (manifest.num_kv_heads, manifest.head_dim)
-        self._row_bytes = manifest.num_kv_heads * manifest.head_dim * dtype.itemsize
-        self._buffers = {name: self._buffer(np.empty((manifest.context_len, *self._row), dtype)) for name in self._cache_names}
-
-    def _forget(self) -> None:
-        """Does nothing: rows behind the past are not bound."""
-
-    def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
-        for name, buffer in self._buffers.items():
-            start, dtype = buffer.data_ptr(), self._dtype.type
-            binding.bind_input(f"past_{name}", self._device, 0, dtype, (past, *self._row), start)
-            behind = start + past * self._row_bytes
-            binding.bind_output(f"new_{name}", self._device, 0, dtype, (count, *self._row), behind)
-
-
-class ScatterDecoder(_OrtDecoder):
-    """The opset-24 cache: [1, K, C, E] per layer and part, updated in place by TensorScatter.
-
-    The buffer is input and output at one address. Attention computes over the whole of it, so it grows in buckets: it
-    doubles, and its content moves, when a prompt or an answer outgrows it.
-    """
-
-    def __init__(self, session: OrtSession, manifest: DecoderManifest, table: EmbeddingTable, dtype: np.dtype[Any]) -> None:
-        super().__init__(session, manifest, table, dtype)
-        self._buffers: dict[str, ort.OrtValue] = {}
-        self._capacity = 0
-        self._reserve(min(_FIRST_BUCKET, manifest.context_len), keep=0)
-
-    @property
-    def _shape(self) -> tuple[int, int, int, int]:
-        return (1, self._manifest.num_kv_heads, self._capacity, self._manifest.head_dim)
-
-    def _bind_cache(self, binding: ort.IOBinding, past: int, count: int) -> None:
-        self._reserve(past + count, keep=past)
-        for name, buffer in self._buffers.items():
-            place = (self._device, 0, self._dtype.type, self._shape, buffer.data_ptr())
-            binding.bind_input(f"past_{name}", *place)
-            binding.bind_output(f"new_{name}", *place)
-
-    def _forget(self) -> None:
-        """Makes all of it anew."""
-        for name in self._cache_names:
-            self._buffers[name] = self._buffer(np.zeros(self._shape, self._dtype))
-
-    def _reserve(self, length: int, *, keep: int) -> None:
-        """Makes room for `length` tokens, keeping the first `keep`. New room is zeroed: masked values must be finite."""
-        if length <= self._capacity:
-            return
-        capacity = max(self._capacity, _FIRST_BUCKET)
-        while capacity < length:
-            capacity *= 2
-        self._capacity = min(capacity, self._manifest.context_len)
-        for name in self._cache_names:
-            grown = np.zeros(self._shape, self._dtype)
-            if keep:
-                grown[:, :, :keep] = self._buffers[name].numpy()[:, :, :keep]
-            self._buffers[name] = self._buffer(grown)
-
-
 class OrtEngine:
     """A bundle in onnxruntime."""
 
     def __init__(
-        self, bundle: Bundle, table: EmbeddingTable, *, backend: str = "ort", threads: int = 0, note: str = ""
+        self,
+        bundle: Bundle,
+        table: EmbeddingTable,
+        *,
+        backend: str = "ort",
+        threads: int = 0,
+        note: str = "",
+        standard_graphs: bool = False,
     ) -> None:
         """Loads all graphs; `backend` is one of `ort`, `ort-cuda` and `ort-trt`. `note` is said with what runs.
+
+        On the CPU graphs run in their CPU forms where the bundle has these, unless `standard_graphs` says no.
 
         Raises:
             BackendError: this onnxruntime has no such provider, or refuses a graph.
@@ -278,13 +154,13 @@ class OrtEngine:
                 "in place of onnxruntime, pip install 'leo_edge[ort-gpu]'"
             )
         self.description = describe_backend(backend) + (f" ({note})" if note else "")
-        manifest = bundle.manifest
+        forms = {} if standard_graphs or backend != "ort" else bundle.manifest.cpu_forms
         self.sessions: Mapping[str, Session] = {
-            name: OrtSession(bundle.path(spec.file), spec, threads=threads, int8=manifest.quantized, backend=backend)
-            for name, spec in manifest.graphs.items()
+            name: _open_session(bundle, forms.get(name, spec), threads=threads, backend=backend)
+            for name, spec in bundle.manifest.graphs.items()
             if name not in ("llm", "tiles")
         }
-        self.decoder: Decoder = open_decoder(bundle, table, threads=threads, backend=backend)
+        self.decoder: Decoder = open_decoder(bundle, table, threads=threads, backend=backend, standard_graph="llm" not in forms)
 
     def cut(self, frame_set: FrameSet, tiling: TilingConfig) -> TileBatch:
         """Cuts the frames on the host: PIL is faster than any graph there."""
@@ -304,27 +180,42 @@ class OrtEngine:
 
 
 def open_decoder(
-    bundle: Bundle, table: EmbeddingTable, *, threads: int = 0, model: bytes | None = None, backend: str = "ort"
-) -> PrefixDecoder | ScatterDecoder:
-    """Loads a bundle's language model; `model` is run in place of its file, with its weights.
+    bundle: Bundle,
+    table: EmbeddingTable,
+    *,
+    threads: int = 0,
+    model: bytes | None = None,
+    backend: str = "ort",
+    standard_graph: bool = False,
+    spinning: bool = True,
+) -> Decoder:
+    """Loads a bundle's language model, on the CPU in its CPU form; `model` is run in place of its file, with its weights.
 
     Raises:
         BackendError: onnxruntime refuses the graph.
         BundleError: the graph does not fit the manifest.
     """
     manifest = bundle.manifest
-    spec = manifest.graphs["llm"]
-    path = bundle.path(spec.file)
-    session = OrtSession(path, spec, threads=threads, int8=manifest.quantized, model=model, backend=backend)
+    standard = standard_graph or backend != "ort" or model is not None or "llm" not in manifest.cpu_forms
+    spec = manifest.graphs["llm"] if standard else manifest.cpu_forms["llm"]
+    session = _open_session(bundle, spec, threads=threads, model=model, backend=backend, spinning=spinning)
     # INT8 in a bundle whose cache is quantized, else the float type.
     dtype = np.dtype(next(port.dtype for port in spec.inputs if port.name.startswith("past_")))
-    kind = PrefixDecoder if manifest.decoder.cache == "prefix" else ScatterDecoder
+    shared = any(port.name == "seqlens_k" for port in spec.inputs)
+    kind = SharedDecoder if shared else PrefixDecoder if manifest.decoder.cache == "prefix" else ScatterDecoder
     try:
-        return kind(session, manifest.decoder, table, dtype)
+        return kind(session.session, session.device, manifest.decoder, table, dtype)
     except (MemoryError, ValueError) as error:  # numpy's words for too large an array
         raise BackendError(
             f"no memory for the cache of {manifest.decoder.context_len} tokens ({error}): export with a smaller --context-len"
         ) from None
+
+
+def _open_session(
+    bundle: Bundle, spec: GraphSpec, *, threads: int, backend: str, model: bytes | None = None, spinning: bool = True
+) -> OrtSession:
+    int8 = bundle.manifest.quantized
+    return OrtSession(bundle.path(spec.file), spec, threads=threads, int8=int8, model=model, backend=backend, spinning=spinning)
 
 
 def _providers(backend: str, bundle: Path) -> list[str | tuple[str, dict[str, str]]]:
@@ -346,7 +237,3 @@ def _saturates(cpu_info: Path) -> bool:
     except OSError:
         return False
     return "avx2" in flags and "vnni" not in flags
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

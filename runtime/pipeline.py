@@ -14,17 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from leo_edge.runtime.answer import Answer
-from leo_edge.runtime.backend import Decoder, Engine, Session, Tensor
+from leo_edge.runtime.backend import Decoder, Engine, Logits, Session, Tensor
 from leo_edge.runtime.bundle import Bundle, open_bundle
-from leo_edge.runtime.decode import Decoded, DecodeLimits, check_context, decode
+from leo_edge.runtime.choices import ChoiceScore, choose
+from leo_edge.runtime.decode import Decoded, DecodeLimits, Finish, check_context, decode, prefill
 from leo_edge.runtime.embedding import EmbeddingTable
 from leo_edge.runtime.engine_choice import open_engine
 from leo_edge.runtime.errors import BundleError
 from leo_edge.runtime.frames import FrameSet
-from leo_edge.runtime.manifest import BundleManifest
+from leo_edge.runtime.prefix import CachedPrompt
 from leo_edge.runtime.prompt import Prompt, build_prompt
 from leo_edge.runtime.sampling import Sampler, Sampling
+from leo_edge.runtime.sizes import check_sizes
 from leo_edge.runtime.spans import SpanRecorder
+from leo_edge.runtime.speculation import AnswerMemory, Drafter
 from leo_edge.runtime.tiles import TileBatch
 from leo_edge.runtime.tokenizer import TextStream, Tokenizer
 from leo_edge.runtime.tokens import NO_IMAGES, CameraTokens, VisualTokens
@@ -43,6 +46,9 @@ class AskOptions:
     """How to answer. `deadline_ms` counts from the call; `stop_strings` are added to the bundle's own.
 
     `max_visual_tokens` is the most of a camera's visual tokens that the language model is shown, evenly spread; None: all.
+
+    With `choices`, the likeliest of these texts is the answer (see `leo_edge.runtime.choices`); nothing is drawn then, and stop
+    strings mean nothing.
     """
 
     max_new_tokens: int = 32
@@ -50,8 +56,11 @@ class AskOptions:
     sampling: Sampling = field(default_factory=Sampling)
     stop_strings: tuple[str, ...] = ()
     max_visual_tokens: int | None = None
+    choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(set(self.choices)) != len(self.choices) or "" in self.choices:
+            raise ValueError(f"choices must be different texts, none of them empty, got {', '.join(map(repr, self.choices))}")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if "" in self.stop_strings:
@@ -62,13 +71,28 @@ class AskOptions:
             raise ValueError(f"max_visual_tokens must be at least 1, got {self.max_visual_tokens}")
 
 
+@dataclass(frozen=True)
+class Savings:
+    """Work that is saved where an earlier answer did it. No answer changes by it; each can be left out to see what it gains.
+
+    prefix: the part of a prompt that the cache holds already. speculation: several tokens a step, where they were guessed.
+    """
+
+    prefix: bool = True
+    speculation: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedPrompt:
-    """A prompt, its embeddings [S, D] with the visual ones in their places, and the language model's routing inputs."""
+    """A prompt, its embeddings [S, D] with the visual ones in their places, and the language model's routing inputs.
+
+    `visual` are the visual embeddings by image span, as objects that a camera keeps; empty where the question made them.
+    """
 
     prompt: Prompt
     embeds: Tensor
     routing: dict[str, Tensor]
+    visual: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,8 @@ class Pipeline:
     table: EmbeddingTable
     sessions: Mapping[str, Session]
     decoder: Decoder
+    savings: Savings = Savings()
+    memory: AnswerMemory = field(default_factory=AnswerMemory)
 
     @property
     def backend(self) -> str:
@@ -134,19 +160,85 @@ class Pipeline:
         asked_ns = recorder.clock()
         deadline_ns = None if options.deadline_ms is None else asked_ns + round(options.deadline_ms * 1e6)
         prepared = self.prepare(tokens, question, options.max_new_tokens, recorder, max_visual_tokens=options.max_visual_tokens)
-        manifest = self.bundle.manifest.prompt
-        decoded = decode(
+        label = CachedPrompt.of(prepared.prompt, prepared.visual) if prepared.visual or not tokens.cameras else None
+        cached = self.decoder.label
+        keep = cached.common(label) if self.savings.prefix and label is not None and isinstance(cached, CachedPrompt) else 0
+        logits = prefill(
             self.decoder,
             prepared.embeds,
             prepared.routing,
-            stream=TextStream(self.tokenizer, manifest.stop_strings + options.stop_strings),
+            max_new_tokens=options.max_new_tokens,
+            recorder=recorder,
+            keep=keep,
+            label=label,
+        )
+        limits = DecodeLimits(frozenset(self.bundle.manifest.prompt.stop_ids), options.max_new_tokens, deadline_ns)
+        drafter = self._drafter(prepared.prompt, question, options)
+        if options.choices:
+            decoded, scores = self._choose(logits, options.choices, limits, recorder, on_text)
+        else:
+            decoded, scores = self._decode(logits, options, limits, recorder, on_text, drafter), ()
+        if drafter is not None:
+            stop = [decoded.stop_id] if decoded.stop_id is not None else []
+            self.memory.keep(question, [*decoded.token_ids, *stop])
+        met = None if deadline_ns is None else recorder.clock() <= deadline_ns
+        answer = self._answer(question, tokens, prepared.prompt, decoded, recorder, asked_ns, deadline_met=met, now_ns=now_ns)
+        return replace(
+            answer,
+            num_reused_tokens=keep,
+            num_drafted_tokens=0 if drafter is None else drafter.num_drafted,
+            num_accepted_tokens=0 if drafter is None else drafter.num_accepted,
+            choices=scores,
+        )
+
+    def _drafter(self, prompt: Prompt, question: str, options: AskOptions) -> Drafter | None:
+        """Returns what drafts an answer; drawn ones and chosen ones are not drafted."""
+        if not self.savings.speculation or options.sampling.temperature > 0 or options.choices:
+            return None
+        return Drafter(prompt.token_ids, self.memory.recall(question))
+
+    def _decode(
+        self,
+        logits: Logits,
+        options: AskOptions,
+        limits: DecodeLimits,
+        recorder: SpanRecorder,
+        on_text: Callable[[str], None],
+        drafter: Drafter | None,
+    ) -> Decoded:
+        return decode(
+            self.decoder,
+            logits,
+            stream=TextStream(self.tokenizer, self.bundle.manifest.prompt.stop_strings + options.stop_strings),
             sampler=Sampler(options.sampling),
-            limits=DecodeLimits(frozenset(manifest.stop_ids), options.max_new_tokens, deadline_ns),
+            limits=limits,
             recorder=recorder,
             on_text=on_text,
+            drafter=drafter,
         )
-        met = None if deadline_ns is None else recorder.clock() <= deadline_ns
-        return self._answer(question, tokens, prepared.prompt, decoded, recorder, asked_ns, deadline_met=met, now_ns=now_ns)
+
+    def _choose(
+        self,
+        logits: Logits,
+        choices: tuple[str, ...],
+        limits: DecodeLimits,
+        recorder: SpanRecorder,
+        on_text: Callable[[str], None],
+    ) -> tuple[Decoded, tuple[ChoiceScore, ...]]:
+        """Returns the likeliest of the choices. Span: choose."""
+        given = [(text, tuple(self.tokenizer.encode(text, special=False))) for text in choices]
+        check_context(self.decoder.length, max(len(ids) for _, ids in given), self.decoder.context_len)
+        late = limits.deadline_ns
+        with recorder.measure("choose"):
+            chosen = choose(
+                self.decoder, logits, given, limits.stop_ids, is_late=lambda: late is not None and recorder.clock() >= late
+            )
+        text = choices[chosen.index]
+        on_text(text)
+        finish = Finish.CHOICE if chosen.in_time else Finish.DEADLINE
+        now_ns = recorder.clock()
+        times = (now_ns,) * len(chosen.token_ids)
+        return Decoded(chosen.token_ids, text, finish, times, first_ns=now_ns), chosen.scores
 
     def prepare(
         self,
@@ -171,7 +263,9 @@ class Pipeline:
             check_context(len(prompt.token_ids), max_new_tokens, self.decoder.context_len)
             embeds = self.engine.upload(self.table.lookup(np.array(prompt.token_ids)))
         routing = self._place_visual_embeds(embeds, prompt, tokens, recorder)
-        return PreparedPrompt(prompt, embeds, routing)
+        kept = [camera.fused for camera in tokens.cameras if camera.fused is not None]
+        reusable = len(kept) == len(tokens.cameras) and not self.bundle.manifest.decoder.routed
+        return PreparedPrompt(prompt, embeds, routing, tuple(kept) if reusable else ())
 
     def _answer(
         self,
@@ -254,8 +348,12 @@ class Pipeline:
         return [fused[camera.channel] for camera in cameras]
 
 
-def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto", *, threads: int = 0) -> Pipeline:
+def open_pipeline(
+    bundle: str | os.PathLike[str] | Bundle, backend: str = "auto", *, threads: int = 0, standard_graphs: bool = False
+) -> Pipeline:
     """Verifies a bundle and loads it. `threads` 0 leaves the number to the engine; `Pipeline.backend` says what runs.
+
+    `standard_graphs` leaves the bundle's CPU forms aside.
 
     Raises:
         BundleError: the bundle is not whole.
@@ -263,39 +361,14 @@ def open_pipeline(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto"
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
-    _check_sizes(manifest)
+    check_sizes(manifest)
     table = EmbeddingTable(opened.path(manifest.embedding))
     wanted = (manifest.decoder.vocab_size, manifest.decoder.hidden_size)
     if table.shape != wanted:
         raise BundleError(f"{manifest.embedding} is {table.shape}, expected {wanted}: export the bundle again")
     tokenizer = Tokenizer(opened.path(manifest.tokenizer))
-    engine = open_engine(opened, table, backend, threads=threads)
+    engine = open_engine(opened, table, backend, threads=threads, standard_graphs=standard_graphs)
     return Pipeline(opened, engine, tokenizer, table, engine.sessions, engine.decoder)
-
-
-def _check_sizes(manifest: BundleManifest) -> None:
-    """Checks that the manifest's sizes are those of its graphs, whose own shapes the sessions check.
-
-    Raises:
-        BundleError: they are not.
-    """
-    decoder, px = manifest.decoder, manifest.tiling.tile_px
-    past: tuple[int | str, ...] = ("P", decoder.num_kv_heads, decoder.head_dim)
-    if decoder.cache == "scatter":
-        past = (1, decoder.num_kv_heads, "C", decoder.head_dim)
-    wanted: dict[tuple[str, str], tuple[int | str, ...]]
-    wanted = {("llm", "embeds"): ("S", decoder.hidden_size), ("llm", "logits"): (decoder.vocab_size,)}
-    wanted |= {("llm", f"past_{part}.{i}"): past for part in ("key", "value") for i in range(decoder.num_layers)}
-    for expert in manifest.experts:
-        wanted[f"vision.{expert.name}", "tiles"] = ("T", px, px, 3)
-        wanted[f"vision.{expert.name}", "tokens"] = ("T", expert.num_tokens, expert.width)
-    lead = "I" if manifest.fuse.unit == "image" else "T"
-    wanted["fuse", "visual_embeds"] = (lead, manifest.fuse.num_tokens, decoder.hidden_size)
-    for (name, port), shape in wanted.items():
-        graph = manifest.graphs[name]
-        found = {spec.name: spec.shape for spec in (*graph.inputs, *graph.outputs)}.get(port)
-        if found != shape:
-            raise BundleError(f"graph {name} has {port} of shape {found}, the manifest's sizes say {shape}: export again")
 
 
 def _evenly(num: int, wanted: int) -> npt.NDArray[np.int64] | slice:

@@ -11,10 +11,10 @@ from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from leo_edge.runtime.errors import FrameError
 from leo_edge.runtime.frames import FrameSet, RgbImage, check_rgb
+from leo_edge.runtime.resize import resize
 
 TileArray = npt.NDArray[np.uint8]  # [T, S, S, 3]
 
@@ -96,7 +96,7 @@ class TileBatch:
     def from_frames(cls, frame_set: FrameSet, config: TilingConfig) -> "TileBatch":
         """Cuts the frames of all cameras that are there, in camera order; what is missing gives no tiles.
 
-        One thread per camera: PIL resizes outside the interpreter lock, so the cores share the work.
+        One thread per camera: the resize works outside the interpreter lock, so the cores share the work.
         """
         frames = tuple(frame_set.frames.values())
         grids = [choose_grid(frame.width, frame.height, config) for frame in frames]
@@ -181,14 +181,9 @@ def _empty_tiles(count: int, config: TilingConfig) -> TileArray:
 def _cut_into(tiles: TileArray, image: RgbImage, grid: TileGrid) -> None:
     """Fills `tiles` [T, S, S, 3] with the grid of `image`, and with its thumbnail if there is one tile more."""
     side = tiles.shape[1]
-    picture = Image.fromarray(image)
-    blocks = _resized(picture, grid.cols * side, grid.rows * side).reshape(grid.rows, side, grid.cols, side, 3)
+    sizes = [(grid.cols * side, grid.rows * side), (side, side)]
+    whole, *thumbnail = resize(image, sizes[: 1 + len(tiles) - grid.area])
+    blocks = whole.reshape(grid.rows, side, grid.cols, side, 3)
     tiles[: grid.area].reshape(grid.rows, grid.cols, side, side, 3)[:] = blocks.swapaxes(1, 2)  # [R, C, S, S, 3]
-    if len(tiles) > grid.area:
-        tiles[grid.area] = _resized(picture, side, side)
-
-
-def _resized(picture: Image.Image, width: int, height: int) -> RgbImage:
-    """Resizes columns first, then rows, as Pillow does before 13, which takes rows first where that is quicker."""
-    columns = picture.resize((width, picture.height), Image.Resampling.BICUBIC)
-    return np.asarray(columns.resize((width, height), Image.Resampling.BICUBIC))  # [height, width, 3]
+    if thumbnail:
+        (tiles[grid.area],) = thumbnail

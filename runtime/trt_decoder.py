@@ -1,7 +1,7 @@
 """The language model in TensorRT: prefill, steps that are captured as CUDA graphs, and the cache of both graph levels.
 
-Shape letters: S new tokens, P past tokens, K key-value heads, E head width, C cache capacity, D hidden width, V vocabulary, N
-caches (keys and values of all layers).
+Shape letters: S new tokens, P past tokens, Q tokens whose logits are wanted, K key-value heads, E head width, C cache capacity,
+D hidden width, V vocabulary, N caches (keys and values of all layers).
 
 An engine has a profile for the prefill and profiles for a step. A captured graph has fixed shapes and addresses, so a step
 does not take the past as it is but a bucket of rows, of which the graph does not look at those behind the past.
@@ -9,12 +9,12 @@ does not take the past as it is but a bucket of rows, of which the graph does no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from leo_edge.runtime.backend import Logits, Tensor
+from leo_edge.runtime.backend import Logits, Tensor, check_kept, check_rewound
 from leo_edge.runtime.cuda import ALIGNMENT, CapturedGraph, PinnedBuffer, aligned
 from leo_edge.runtime.device_array import Copies, DeviceArray
 from leo_edge.runtime.embedding import EmbeddingTable
@@ -142,8 +142,9 @@ class TrtDecoder:
         self._captures = True
         self.notes: list[str] = []
         self._steps: dict[int, _Step] = {}
-        self._length = 0
-        taken = {"embeds", "positions", *(f"past_{name}" for name in names)}
+        self._length, self._num_logits = 0, 1
+        self._label: object = None
+        taken = {"embeds", "positions", "logit_rows", *(f"past_{name}" for name in names)}
         self._routing = {
             port: copies.empty(tuple(plan.engine.get_tensor_shape(port)), plan.dtypes[port])
             for port in plan.inputs
@@ -151,7 +152,9 @@ class TrtDecoder:
         }
         self._embeds = copies.empty((1, manifest.hidden_size), plan.dtypes["embeds"])
         self._position = copies.empty((1,), plan.dtypes["positions"])
-        self._logits = copies.empty((manifest.vocab_size,), plan.dtypes["logits"])
+        self._most_logits = plan.profile_shapes("logit_rows", _PREFILL)[2][0]
+        self._logits = copies.empty((self._most_logits, manifest.vocab_size), plan.dtypes["logits"])
+        self._first_row = copies.upload(np.zeros(1, np.int64))
         self._pinned = PinnedBuffer()
         self._places = _Places(self._embeds.nbytes, self._position.nbytes, self._logits.nbytes)
         self._host = self._pinned.reserve(self._places.end)
@@ -161,6 +164,11 @@ class TrtDecoder:
     def context_len(self) -> int:
         """The most tokens that fit the cache."""
         return self._cache.capacity
+
+    @property
+    def length(self) -> int:
+        """How many tokens are in the cache."""
+        return self._length
 
     def warm_up(self) -> None:
         """Takes and captures a step of every bucket, so that no answer waits for that, nor finds that memory is short.
@@ -179,8 +187,15 @@ class TrtDecoder:
             self._cache.clear()
             self._lane.stream.wait()
 
-    def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor]) -> Logits:
+    @property
+    def label(self) -> object:
+        """What the prompt in the cache was called."""
+        return self._label
+
+    def prefill(self, embeds: Tensor, routing: Mapping[str, Tensor], *, keep: int = 0, label: object = None) -> Logits:
         """See `Decoder`."""
+        check_kept(keep, self._length, len(embeds))
+        self._label = None
         if set(routing) != set(self._routing):
             raise BackendError(
                 f"engine llm takes {', '.join(self._routing) or 'no routing'}, got {', '.join(routing) or 'none'}"
@@ -192,12 +207,14 @@ class TrtDecoder:
             for port, array in routing.items():
                 device = array if isinstance(array, DeviceArray) else self._copies.upload(array)
                 self._routing[port][:] = device
-            if not np.isfinite(self._last_logits()).all():
+            if not np.isfinite(self._all_logits()).all():
                 self._cache.clear()
-            self._length = 0
+                keep = 0
+            self._length = keep
             whole = embeds if isinstance(embeds, DeviceArray) else self._copies.upload(embeds)
-            for start in range(0, len(whole), self._prefill_rows):
-                self._prefill_piece(whole[start : start + self._prefill_rows])
+            for start in range(keep, len(whole), self._prefill_rows):
+                self._append(whole[start : start + self._prefill_rows], 1)
+            self._label = label
             return self._last_logits()
 
     def step(self, token_id: int) -> Logits:
@@ -216,29 +233,52 @@ class TrtDecoder:
                     step.graph.launch(self._lane.stream)
                 self._cache.settle(past, 1, True)
             self._length += 1
+            self._num_logits = 1
             return self._last_logits()
 
-    def _prefill_piece(self, embeds: DeviceArray) -> None:
-        """Takes embeds [S, D] behind what is in the cache."""
+    def extend(self, token_ids: Sequence[int]) -> Logits:
+        """See `Decoder`."""
+        if len(token_ids) == 1:
+            return self.step(token_ids[0])[None]
+        with self._lane.lock:
+            rows = self._copies.upload(self._table.lookup(np.array(token_ids)))
+            found = []
+            for start in range(0, len(rows), self._most_logits):
+                piece = rows[start : start + self._most_logits]
+                self._append(piece, len(piece))
+                found.append(self._all_logits())
+            return np.concatenate(found)
+
+    def rewind(self, length: int) -> None:
+        """See `Decoder`."""
+        check_rewound(length, self._length)
+        self._length = length
+
+    def _append(self, embeds: DeviceArray, num_logits: int) -> None:
+        """Takes embeds [S, D] behind what is in the cache, and brings the logits of the last of them to the host."""
         past, count, plan = self._length, len(embeds), self._plan
         self._check_room(past + count)
         context = plan.context(_PREFILL, self._lane)
         held = self._aligned(embeds)
         positions = self._copies.upload(np.arange(past, past + count, dtype=np.int64))
+        rows = self._copies.upload(np.arange(count - num_logits, count, dtype=np.int64))
         plan.bind_input(context, "embeds", held.shape, held.pointer)
         plan.bind_input(context, "positions", positions.shape, positions.pointer)
+        plan.bind_input(context, "logit_rows", rows.shape, rows.pointer)
         self._bind_rest(context, past, rows=past, fixed=False)
         with self._lane.stream.ending():
             plan.run(context, self._lane.stream)
             self._cache.settle(past, count, False)
-            self._download_logits()
+            self._download_logits(num_logits)
         self._length += count
+        self._num_logits = num_logits
 
     def _bind_step(self, bucket: int) -> _Step:
         """Binds what a step over this bucket reads and writes, once for all."""
         context = self._plan.context(self._cache.buckets[bucket], self._lane)
         self._plan.bind_input(context, "embeds", self._embeds.shape, self._embeds.pointer)
         self._plan.bind_input(context, "positions", self._position.shape, self._position.pointer)
+        self._plan.bind_input(context, "logit_rows", self._first_row.shape, self._first_row.pointer)
         self._bind_rest(context, self._length, rows=bucket, fixed=True)
         self._steps[bucket] = _Step(context)
         return self._steps[bucket]
@@ -254,7 +294,7 @@ class TrtDecoder:
         stream.upload(self._embeds.pointer, start, self._embeds.nbytes)
         stream.upload(self._position.pointer, start + self._places.position, self._position.nbytes)
         self._plan.run(step.context, stream)
-        self._download_logits()
+        self._download_logits(1)
 
     def _capture(self, step: _Step) -> None:
         """Captures a step that has run once, as TensorRT wants it. Where it cannot be captured, steps run as they are."""
@@ -264,12 +304,18 @@ class TrtDecoder:
             self._captures = False
             self.notes.append(f"without CUDA graphs ({error})")
 
-    def _download_logits(self) -> None:
-        self._lane.stream.download(self._pinned.pointer + self._places.logits, self._logits.pointer, self._logits.nbytes)
+    def _download_logits(self, count: int) -> None:
+        num_bytes = count * self._logits.nbytes // self._most_logits
+        self._lane.stream.download(self._pinned.pointer + self._places.logits, self._logits.pointer, num_bytes)
+
+    def _all_logits(self) -> Logits:
+        """Returns the logits [n, V] that were brought to the host last."""
+        view = self._host[self._places.logits :][: self._num_logits * self._logits.nbytes // self._most_logits]
+        return view.view(self._logits.dtype).reshape(self._num_logits, -1).astype(np.float32)
 
     def _last_logits(self) -> Logits:
-        view = self._host[self._places.logits :][: self._logits.nbytes]
-        return view.view(self._logits.dtype).astype(np.float32)
+        logits: Logits = self._all_logits()[-1]
+        return logits
 
     def _aligned(self, array: DeviceArray) -> DeviceArray:
         """Returns the array where TensorRT takes it: a piece of a larger one may begin anywhere."""

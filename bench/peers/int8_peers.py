@@ -68,9 +68,10 @@ class TorchDecoder:
         start = len(self._cache[0])
         positions = torch.arange(start, start + len(embeds))
         with torch.inference_mode():
-            logits, *new = self._module(torch.from_numpy(np.ascontiguousarray(embeds)), positions, *self._cache, *self._routing)
+            new_embeds, rows = torch.from_numpy(np.ascontiguousarray(embeds)), torch.tensor([len(embeds) - 1])
+            logits, *new = self._module(new_embeds, positions, rows, *self._cache, *self._routing)
             self._cache = [torch.cat(pair) for pair in zip(self._cache, new, strict=True)]
-        return logits.numpy()
+        return logits[0].numpy()
 
 
 def torch_llm(checkpoint: Checkpoint, bundle: Bundle) -> FlatLlm:

@@ -1,4 +1,4 @@
-"""Tiles of a camera set: the graph `tiles` in onnxruntime against PIL, interleaved: `python bench/peers/tiles.py`, see -h.
+"""Tiles of a camera set: the graph `tiles` in onnxruntime against the host, interleaved: `python bench/peers/tiles.py`, see -h.
 
 Printed are medians and 99th percentiles over the rounds, how many times longer the graph takes, and by how many grey levels its
 tiles are off at most. Six frames of 1600x900 pixels, those of a dataset in nuScenes format or noise, are cut into tiles of 448
@@ -18,7 +18,6 @@ from time import perf_counter_ns
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 
 from leo_edge.export.config import parse_config
 from leo_edge.export.exporter import graph_spec
@@ -31,6 +30,7 @@ from leo_edge.replay.source import plan_sets
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet
 from leo_edge.runtime.graph_tiler import GraphTiler
 from leo_edge.runtime.ort import OrtSession, describe_backend
+from leo_edge.runtime.resize import describe_resizer
 from leo_edge.runtime.tiles import TileBatch, TilingConfig
 
 TILE_PX = 448
@@ -76,10 +76,10 @@ def main() -> None:
     args = parser.parse_args()
     frames = frame_set(args.nuscenes)
     tiler = GraphTiler(open_graph(args.threads, args.backend))
-    print(f"{describe_backend(args.backend)}, Pillow {PIL.__version__}, {os.cpu_count()} CPUs")
+    print(f"{describe_backend(args.backend)}, resize on the host: {describe_resizer()}, {os.cpu_count()} CPUs")
     print(f"{len(frames.frames)} frames, {args.rounds} rounds after one to warm up\n")
     header = "".join(
-        f"{name:>12}" for name in ("tiles", "PIL p50", "PIL p99", "graph p50", "graph p99", "ratio", "grey levels")
+        f"{name:>12}" for name in ("tiles", "host p50", "host p99", "graph p50", "graph p99", "ratio", "grey levels")
     )
     print(f"{'ms per set':<12}{header}")
     for name, config in CONFIGS.items():
@@ -91,8 +91,8 @@ def main() -> None:
             got = by_graph(tiler, frames, config)
             times.append((between - start, perf_counter_ns() - between))
         off = int(np.abs(got.astype(np.int16) - wanted).max())
-        pil, graph = (np.percentile([row[i] for row in times[1:]], (50, 99)) / 1e6 for i in range(2))
-        numbers = "".join(f"{value:>12.1f}" for value in (*pil, *graph, graph[0] / pil[0]))
+        host, graph = (np.percentile([row[i] for row in times[1:]], (50, 99)) / 1e6 for i in range(2))
+        numbers = "".join(f"{value:>12.1f}" for value in (*host, *graph, graph[0] / host[0]))
         print(f"{name:<12}{len(wanted):>12}{numbers}{off:>12}", flush=True)
 
 

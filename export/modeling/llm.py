@@ -1,7 +1,7 @@
 """A decoder-only language model that is InternLM2, Llama, Qwen2 or Phi-3 by configuration, written to be traced.
 
 Shape letters: S new tokens, P past tokens, L = P + S, C cache capacity, H query heads, K key-value heads, G = H / K, E head
-width, D hidden width, F feed-forward width, V vocabulary, N layers, R router width.
+width, D hidden width, F feed-forward width, V vocabulary, N layers, R router width, Q rows whose logits are wanted.
 
 One prompt at a time and no batch axis: a vehicle asks one question after another. Two forms of one model:
 
@@ -155,11 +155,12 @@ class Llm(nn.Module):
         self,
         embeds: Tensor,
         positions: Tensor,
+        logit_rows: Tensor,
         cache: list[Cache],
         router_context: Tensor | None = None,
         use_special: Tensor | None = None,
     ) -> tuple[Tensor, list[Cache]]:
-        """embeds [S, D], positions [S], cache of N layers, router_context [N, R] -> last logits [V] (float32), cache out."""
+        """embeds [S, D], positions [S], rows [Q], cache of N layers, router_context [N, R] -> logits [Q, V], float32, cache."""
         cos, sin = (table.to(embeds.dtype) for table in self.rope(positions))
         masks = self.masks(positions, cache[0][0], embeds.dtype)
         hidden, grown = embeds, []
@@ -168,7 +169,7 @@ class Llm(nn.Module):
             mask = masks[self.config.windows[i]]
             hidden, new = layer(hidden, cos, sin, positions[:1], mask, past, routing)
             grown.append(new)
-        return self.head(self.norm(hidden[-1:]))[0].to(torch.float32), grown
+        return self.head(self.norm(hidden.index_select(0, logit_rows))).to(torch.float32), grown
 
     def masks(self, positions: Tensor, keys: Tensor, dtype: torch.dtype) -> dict[int | None, Tensor]:
         """One mask per window width: a key is seen from its own position on, for as long as the window reaches."""

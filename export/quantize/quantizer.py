@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from leo_edge.calib.layers import check_patterns
 from leo_edge.calib.table import CalibrationTable
+from leo_edge.export.cpu_form.write import write_cpu_forms
 from leo_edge.export.quantize.plan import GraphPlan, QuantizeOptions, all_layers, kept_by_rule, plan_graph
 from leo_edge.export.quantize.rewrite import rewrite
 from leo_edge.export.writer import file_spec, write_model
@@ -70,8 +71,9 @@ def _write(
         for name, plan in changed.items():
             files |= write_model(models[name], rewrite(models[name], plan), directory, name, bar.update)
             graphs[name] = _graph_spec(manifest.graphs[name], plan)
+    old_forms = {spec.file for spec in manifest.cpu_forms.values()}
     for name in manifest.files:
-        if name not in files and name not in (CALIBRATION, MANIFEST_NAME):
+        if name not in files and name not in (CALIBRATION, MANIFEST_NAME, *old_forms):
             shutil.copyfile(bundle.path(name), directory / name)
             files[name] = manifest.files[name]
     for name in changed:
@@ -81,8 +83,14 @@ def _write(
     files[CALIBRATION] = file_spec(directory / CALIBRATION)
     opset = max(manifest.opset, *(models[name].opset_imports[""] for name in models))
     quantized = replace(
-        manifest, graphs=graphs, files=files, opset=opset, provenance={**manifest.provenance, "quantized": record}
+        manifest,
+        graphs=graphs,
+        cpu_forms={},
+        files=files,
+        opset=opset,
+        provenance={**manifest.provenance, "quantized": record},
     )
+    quantized = write_cpu_forms(directory, quantized)
     (directory / MANIFEST_NAME).write_text(quantized.to_json(), encoding="utf-8")
     return quantized
 

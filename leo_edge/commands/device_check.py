@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         bundle = open_with_progress(directory)
         if args.backend == "trt":
             _build_missing(bundle)
-        reference = open_pipeline(bundle, "ort")
+        reference = open_pipeline(bundle, "ort", standard_graphs=True)
         device = open_pipeline(bundle, args.backend)
         facts = _facts(device, reference)
         report = check_device(device, reference, max_new_tokens=args.max_new_tokens, seed=args.seed, say=say)

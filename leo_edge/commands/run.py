@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.commands.report import latency_table, printable
 from leo_edge.runtime.engine_choice import BACKENDS
 from leo_edge.runtime.errors import FrameError, LeoEdgeError
-from leo_edge.runtime.frames import NUSCENES_CAMERAS, FrameSet, load_frame
+from leo_edge.runtime.frames import NUSCENES_CAMERAS, FrameSet, load_frame, load_frames
 from leo_edge.runtime.spans import spans_to_json
 
 if TYPE_CHECKING:
@@ -34,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cameras", nargs="+", default=list(NUSCENES_CAMERAS), metavar="CAMERA", help="cameras to use, in prompt order"
     )
     parser.add_argument("--question", action="append", required=True, metavar="TEXT", help="may be given more than once")
+    parser.add_argument(
+        "--choice",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="answer with the likeliest of these; may be given more than once",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default 32)")
     parser.add_argument("--deadline-ms", type=float, metavar="MS", help="stop decoding this long after the question")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
@@ -41,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the drawing (default 0)")
     parser.add_argument("--backend", default="auto", choices=BACKENDS)
     parser.add_argument("--threads", type=int, default=0, help="of the engine (default: its own choice)")
+    parser.add_argument(
+        "--standard-graphs", action="store_true", help="run on the CPU what TensorRT builds from, not the graphs' CPU forms"
+    )
     parser.add_argument("--json", action="store_true", help="print the answers as one JSON object")
 
 
@@ -52,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     check_backend(args.backend)
     options = _ask_options(args)
     frame_set = _frame_set(args)
-    pipeline = open_pipeline(open_with_progress(args.bundle), args.backend, threads=args.threads)
+    pipeline = open_pipeline(
+        open_with_progress(args.bundle), args.backend, threads=args.threads, standard_graphs=args.standard_graphs
+    )
     tokens = pipeline.encode(frame_set)
     answers = []
     for question in args.question:
@@ -79,7 +93,7 @@ def _ask_options(args: argparse.Namespace) -> AskOptions:
 
     try:
         sampling = Sampling(args.temperature, args.top_p, args.seed)
-        return AskOptions(args.max_new_tokens, args.deadline_ms, sampling)
+        return AskOptions(args.max_new_tokens, args.deadline_ms, sampling, choices=tuple(args.choice))
     except ValueError as error:
         raise LeoEdgeError(str(error)) from None
 
@@ -89,7 +103,7 @@ def _frame_set(args: argparse.Namespace) -> FrameSet:
     if args.nuscenes is None:
         if any(value is not None for value in (args.scene, args.sample, args.version)):
             raise LeoEdgeError("--scene, --sample and --version go with --nuscenes, not with --images")
-        frames = [load_frame(*_split(entry)) for entry in args.images]
+        frames = load_frames([partial(load_frame, *_split(entry)) for entry in args.images])
         frame_set = FrameSet.of(frames, expected_channels=args.cameras)
     else:
         from leo_edge.replay.nuscenes import NuScenesDrives
@@ -124,6 +138,11 @@ def _summary(answer: Answer) -> str:
     parts = [f"{len(answer.token_ids)} tokens, {answer.finish.value}", f"first after {answer.first_token_ms:.1f} ms"]
     if answer.per_token_ms is not None:
         parts.append(f"then {answer.per_token_ms:.2f} ms each")
+    if answer.num_reused_tokens:
+        parts.append(f"{answer.num_reused_tokens} of {answer.num_prompt_tokens} prompt tokens reused")
+    if answer.num_drafted_tokens:
+        parts.append(f"{answer.num_accepted_tokens} of {answer.num_drafted_tokens} drafted tokens right")
+    parts += [f"{score.text}: {'' if score.exact else 'at most '}{math.exp(score.log_prob):.1%}" for score in answer.choices]
     if answer.deadline_met is not None:
         parts.append("deadline met" if answer.deadline_met else "deadline missed")
     return ", ".join(parts)

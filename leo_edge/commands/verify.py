@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "reference", metavar="REFERENCE", type=Path, help="its checkpoint; of a quantized bundle, the float bundle"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs, or of the choice of frames (default 0)")
+    parser.add_argument(
+        "--cpu-forms", action="store_true", help="of a float bundle, check what runs on a CPU in place of the standard graphs"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     group = parser.add_argument_group("frames, for a quantized bundle")
     add_drive_arguments(group, required=False)
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_with_progress(args.bundle)
     if record := bundle.manifest.provenance.get("quantized"):
         raise LeoEdgeError(f"{args.bundle} is quantized: give the float bundle {record['from_bundle']} that it was made from")
-    report = verify(bundle, Checkpoint.open(args.reference), seed=args.seed, say=say)
+    report = verify(bundle, Checkpoint.open(args.reference), seed=args.seed, say=say, cpu_forms=args.cpu_forms)
     print(json.dumps(dataclasses.asdict(report) | {"passed": report.passed}, indent=1) if args.json else _table(report))
     return 0 if report.passed else 1
 

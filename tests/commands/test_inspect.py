@@ -74,7 +74,7 @@ def test_text_holds_the_counted_cost(bundle_dir: Path, capsys: pytest.CaptureFix
     run(str(bundle_dir))
     text = capsys.readouterr().out
     assert re.search(r"^vision\.clip +frame set +279 MFLOP +436 kB +T=18$", text, re.MULTILINE)
-    assert re.search(r"^decode +token +1\.\d\d MFLOP +2\.01 MB +S=1 P=\d+$", text, re.MULTILINE)
+    assert re.search(r"^decode +token +1\.\d\d MFLOP +2\.01 MB +S=1 Q=1 P=\d+$", text, re.MULTILINE)
     assert "A decoded token reads 2.01 MB of weights" in " ".join(text.split())
 
 

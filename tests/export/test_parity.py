@@ -7,7 +7,7 @@ which are other tests' references.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from leo_edge.export.trace import TracedGraph, trace
 from leo_edge.runtime.answer import Answer
 from leo_edge.runtime.backend import Array, Decoder, FloatArray, Logits
 from leo_edge.runtime.frames import CameraFrame, FrameSet
-from leo_edge.runtime.pipeline import AskOptions, open_pipeline
+from leo_edge.runtime.pipeline import AskOptions, Savings, open_pipeline
 from leo_edge.runtime.tiles import TilingConfig
 from leo_edge.runtime.tokens import VisualTokens
 from tests.export.checkpoints import (
@@ -88,13 +88,27 @@ class RecordingDecoder:
     def context_len(self) -> int:
         return self.decoder.context_len
 
-    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array]) -> Logits:
-        self.logits.append(self.decoder.prefill(embeds, routing))
+    @property
+    def length(self) -> int:
+        return self.decoder.length
+
+    @property
+    def label(self) -> object:
+        return self.decoder.label
+
+    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array], *, keep: int = 0, label: object = None) -> Logits:
+        self.logits.append(self.decoder.prefill(embeds, routing, keep=keep, label=label))
         return self.logits[-1]
 
     def step(self, token_id: int) -> Logits:
         self.logits.append(self.decoder.step(token_id))
         return self.logits[-1]
+
+    def extend(self, token_ids: Sequence[int]) -> Logits:
+        return np.stack([self.step(token_id) for token_id in token_ids])
+
+    def rewind(self, length: int) -> None:
+        self.decoder.rewind(length)
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,8 @@ def deploy(directory: Path, model: LeoModel | LeoMiniModel, *, opset: int, num_s
     recorder = RecordingDecoder(pipeline.decoder, [])
     frames = [CameraFrame(channel, image) for channel, image in images().items()]
     tokens = pipeline.encode(FrameSet.of(frames))
-    answer = replace(pipeline, decoder=recorder).ask(tokens, QUESTION, AskOptions(max_new_tokens=NUM_STEPS))
+    alone = Savings(prefix=False, speculation=False)  # every token's logits once
+    answer = replace(pipeline, decoder=recorder, savings=alone).ask(tokens, QUESTION, AskOptions(max_new_tokens=NUM_STEPS))
     tokenizer = (checkpoint / "tokenizer.json").read_text(encoding="utf-8")
     return Deployed(tokenizer, tokens, answer, np.stack(recorder.logits))
 

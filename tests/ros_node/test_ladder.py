@@ -6,6 +6,8 @@ import pytest
 
 from leo_edge.ros_node.ladder import DEFAULT_STEPS, Economy, Ladder, parse_ladder
 from leo_edge.runtime.errors import LeoEdgeError
+from leo_edge.runtime.spans import Span
+from leo_edge.runtime.stage_model import AskWork, EncodeWork, StageModel, Work
 
 
 def test_levels_add_up() -> None:
@@ -78,3 +80,53 @@ def test_without_a_deadline_or_steps_nothing_is_given_up() -> None:
     for ladder, deadline_ms in ((Ladder(DEFAULT_STEPS), None), (Ladder(()), 100.0)):
         assert {ladder.record(1e6, deadline_ms) for _ in range(10)} == {None}
         assert ladder.level == 0
+
+
+def works(*tiles: int) -> list[Work]:
+    return [Work(EncodeWork(1, each), (AskWork(1, 10, 1),)) for each in tiles]
+
+
+def known_model(*, tile_ms: float = 10) -> StageModel:
+    """A model of 20 ms a question, and 10 a tile; with the margin that no error is known for, 1.2."""
+    model = StageModel()
+    for tiles in (2, 4, 8):
+        model.observe_encode(EncodeWork(1, tiles), [Span("vision.a", 0, round(tile_ms * tiles * 1e6))])
+        model.observe_ask(AskWork(1, 10, 1), [Span("prompt", 0, 20_000_000)])
+    return model
+
+
+def test_a_level_is_chosen_before_work_starts_and_taken_back_with_some_to_spare() -> None:
+    ladder, model = Ladder(DEFAULT_STEPS), known_model()
+    times = works(8, 4, 2, 1)  # 120, 72, 48, 36 ms
+    assert ladder.choose(model, times, 125) is None
+    assert ladder.choose(model, times, 50) == "120 ms predicted, 50 left: max_tiles=3, side_every=3"
+    assert (ladder.level, ladder.in_force) == (2, ("max_tiles=3", "side_every=3"))
+    assert ladder.choose(model, times, 75) is None  # 72 is less, but not by a tenth
+    assert ladder.choose(model, times, 81) == "72 ms predicted without, 81 left: side_every=3 taken back"
+    assert ladder.choose(model, times, 10) == "72 ms predicted, 10 left: side_every=3, max_new_tokens=16"
+
+
+def test_nothing_is_chosen_where_nothing_is_known() -> None:
+    ladder = Ladder(DEFAULT_STEPS)
+    for model, work, left_ms in (
+        (StageModel(), works(8, 4, 2, 1), 50.0),
+        (known_model(), None, 50.0),
+        (known_model(), works(8, 4, 2, 1), None),
+    ):
+        assert ladder.choose(model, work, left_ms) is None
+        assert ladder.level == 0
+
+
+def test_missed_deadlines_correct_what_was_chosen() -> None:
+    ladder, model = Ladder(DEFAULT_STEPS), known_model()
+    assert ladder.choose(model, works(8, 4, 2, 1), 80) is not None
+    assert ladder.level == 1
+    ladder.record(150, 100)
+    assert ladder.record(150, 100) == "2 answers in a row missed 100 ms, the last after 150: side_every=3"
+    assert ladder.choose(model, works(8, 4, 2, 1), 80) is None
+    assert ladder.level == 2
+    reasons = [ladder.record(50, 100) for _ in range(20)]
+    assert reasons[-1] == "20 answers in a row took less than 70% of 100 ms: side_every=3 taken back"
+    assert ladder.level == 1
+    assert [ladder.record(50, 100) for _ in range(60)] == [None] * 60  # the choice stands
+    assert ladder.level == 1

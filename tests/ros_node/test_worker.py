@@ -82,6 +82,12 @@ class Bench:
             time.sleep(0.002)
         assert len(self.seen.answers) >= num_answers, (self.seen.errors, self.seen.camera_errors)
 
+    def wait_sets(self, num_sets: int, timeout_s: float = 20) -> None:
+        end = time.monotonic() + timeout_s
+        while len(self.seen.sets) < num_sets and time.monotonic() < end:
+            time.sleep(0.002)
+        assert len(self.seen.sets) >= num_sets, (self.seen.errors, self.seen.camera_errors)
+
     def offer(self, number: int, channels: tuple[str, ...] = CAMERAS) -> None:
         """A frame of each camera, a hundred milliseconds after the one before."""
         for channel in channels:

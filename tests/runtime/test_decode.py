@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from leo_edge.runtime.backend import Array, Decoder, FloatArray, Logits
-from leo_edge.runtime.decode import Decoded, DecodeLimits, Finish, check_context, decode
+from leo_edge.runtime.decode import Decoded, DecodeLimits, Finish, check_context, decode, prefill
 from leo_edge.runtime.errors import BackendError, ContextOverflowError
 from leo_edge.runtime.sampling import Sampler, Sampling
 from leo_edge.runtime.spans import Span, SpanRecorder
+from leo_edge.runtime.speculation import Drafter
 from leo_edge.runtime.tokenizer import TextStream, Tokenizer
 from tests.runtime.test_tokenizer import byte_level, saved
 
@@ -37,13 +38,34 @@ class ScriptedDecoder:
         self.context_len, self._script, self._clock, self._fails_at = context_len, script, clock, fails_at
         self.prefills: list[tuple[FloatArray, Mapping[str, Array]]] = []
         self.steps: list[int] = []
+        self.num_runs = 0
+        self.label: object = None
 
-    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array]) -> Logits:
+    @property
+    def length(self) -> int:
+        return len(EMBEDS) + len(self.steps)
+
+    def prefill(self, embeds: FloatArray, routing: Mapping[str, Array], *, keep: int = 0, label: object = None) -> Logits:
+        assert keep < len(embeds)
         self.prefills.append((embeds, routing))
+        self.label = label
         self._clock.now_ns += PREFILL_NS
         return self._logits()
 
+    def extend(self, token_ids: Sequence[int]) -> Logits:
+        self._clock.now_ns += STEP_NS
+        self.num_runs += 1
+        rows = []
+        for token_id in token_ids:
+            self.steps.append(token_id)
+            rows.append(self._logits())
+        return np.stack(rows)
+
+    def rewind(self, length: int) -> None:
+        del self.steps[length - len(EMBEDS) :]
+
     def step(self, token_id: int) -> Logits:
+        self.num_runs += 1
         self.steps.append(token_id)
         self._clock.now_ns += STEP_NS
         if len(self.steps) == self._fails_at:
@@ -52,7 +74,7 @@ class ScriptedDecoder:
 
     def _logits(self) -> Logits:
         logits = np.zeros(258, np.float32)
-        logits[self._script[len(self.steps)]] = 1
+        logits[self._script[min(len(self.steps), len(self._script) - 1)]] = 1  # what is drafted may reach beyond
         return logits
 
 
@@ -74,17 +96,19 @@ class ScriptedAnswer:
         stop_ids: frozenset[int] = frozenset({STOP_ID}),
         deadline_ns: int | None = None,
         routing: Mapping[str, Array] | None = None,
+        drafter: Drafter | None = None,
     ) -> Decoded:
         decoder: Decoder = self.decoder
+        logits = prefill(decoder, EMBEDS, routing or {}, max_new_tokens=max_new_tokens, recorder=self.recorder)
         return decode(
             decoder,
-            EMBEDS,
-            routing or {},
+            logits,
             stream=TextStream(self.tokenizer, stop_strings),
             sampler=Sampler(Sampling()),
             limits=DecodeLimits(stop_ids, max_new_tokens, deadline_ns),
             recorder=self.recorder,
             on_text=self.pieces.append,
+            drafter=drafter,
         )
 
 
@@ -110,7 +134,7 @@ class TestFinish:
     def test_a_stop_token_at_once_gives_an_empty_answer(self, tokenizer: Tokenizer) -> None:
         session = ScriptedAnswer(tokenizer, "")
         decoded = session.run()
-        assert decoded == Decoded((), "", Finish.STOP_TOKEN, (), first_ns=decoded.first_ns)
+        assert decoded == Decoded((), "", Finish.STOP_TOKEN, (), first_ns=decoded.first_ns, stop_id=STOP_ID)
         assert decoded.first_ns >= session.recorder.spans[0].end_ns
 
     def test_a_stop_string_ends_the_answer_before_itself(self, tokenizer: Tokenizer) -> None:
@@ -135,7 +159,7 @@ class TestFinish:
         assert ScriptedAnswer(tokenizer, "ab").run(max_new_tokens=2, stop_strings=("b",)).finish == Finish.STOP_STRING
 
     def test_finish_is_its_own_text(self) -> None:
-        assert [finish.value for finish in Finish] == ["stop_token", "stop_string", "length", "deadline"]
+        assert [finish.value for finish in Finish] == ["stop_token", "stop_string", "length", "deadline", "choice"]
 
 
 class TestDeadline:
@@ -164,6 +188,52 @@ class TestDeadline:
         decoded = session.run(deadline_ns=session.clock.now_ns + PREFILL_NS + 1, stop_strings=("##",))
         assert (decoded.text, decoded.finish) == ("a#", Finish.DEADLINE)
         assert session.pieces[-1] == "#"
+
+
+TEXT = "A car, a car and a truck are ahead; a car is behind."
+DRAFTS = {
+    "the same answer": TEXT,
+    "another end": TEXT[:30] + "#" * 30,
+    "another beginning": "##" + TEXT,
+    "a shorter one": TEXT[:20],
+    "a longer one": TEXT + " And more.",
+    "nothing like it": "zzzz" * 20,
+    "none": "",
+}
+
+
+class TestDrafts:
+    @pytest.mark.parametrize("limits", [{}, {"max_new_tokens": 21}, {"stop_strings": ("truck",)}, {"stop_ids": frozenset({7})}])
+    @pytest.mark.parametrize("previous", DRAFTS)
+    def test_change_no_answer(self, tokenizer: Tokenizer, previous: str, limits: Any) -> None:
+        limits = {"max_new_tokens": 60} | limits
+        plain, drafted = ScriptedAnswer(tokenizer, TEXT), ScriptedAnswer(tokenizer, TEXT)
+        drafter = Drafter([5, 6], [*tokenizer.encode(DRAFTS[previous], special=False), STOP_ID])
+        wanted, found = plain.run(**limits), drafted.run(**limits, drafter=drafter)
+        assert (found.token_ids, found.text, found.finish) == (wanted.token_ids, wanted.text, wanted.finish)
+        assert "".join(drafted.pieces) == "".join(plain.pieces)
+        assert drafted.decoder.num_runs <= plain.decoder.num_runs + 1
+        assert 0 <= drafter.num_accepted <= drafter.num_drafted
+
+    def test_a_repeated_answer_takes_few_steps(self, tokenizer: Tokenizer) -> None:
+        session = ScriptedAnswer(tokenizer, TEXT)
+        drafter = Drafter([], [*tokenizer.encode(TEXT, special=False), STOP_ID])
+        session.run(max_new_tokens=60, drafter=drafter)
+        assert session.decoder.num_runs < len(TEXT) / 8
+        assert drafter.num_accepted == drafter.num_drafted
+
+    def test_one_that_is_always_wrong_is_soon_left_alone(self, tokenizer: Tokenizer) -> None:
+        session, drafter = ScriptedAnswer(tokenizer, TEXT), Drafter([7] * 40, [7] * 40)
+        plain = ScriptedAnswer(tokenizer, TEXT)
+        assert session.run(max_new_tokens=60, drafter=drafter).token_ids == plain.run(max_new_tokens=60).token_ids
+        assert drafter.num_drafted - drafter.num_accepted < len(TEXT) / 2
+
+    def test_the_deadline_ends_it_as_it_ends_any(self, tokenizer: Tokenizer) -> None:
+        session = ScriptedAnswer(tokenizer, TEXT)
+        drafter = Drafter([], tokenizer.encode(TEXT, special=False))
+        found = session.run(max_new_tokens=60, deadline_ns=session.clock.now_ns + PREFILL_NS + STEP_NS, drafter=drafter)
+        assert found.finish == Finish.DEADLINE
+        assert TEXT.startswith(found.text)
 
 
 class TestTimes:

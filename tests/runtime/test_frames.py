@@ -2,7 +2,10 @@
 
 import io
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from unittest.mock import Mock
 
@@ -11,7 +14,7 @@ import pytest
 from PIL import Image
 
 from leo_edge.runtime.errors import FrameError, LeoEdgeError
-from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet, decode_image, load_frame, read_image
+from leo_edge.runtime.frames import NUSCENES_CAMERAS, CameraFrame, FrameSet, decode_image, load_frame, load_frames, read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
 
@@ -272,3 +275,24 @@ class TestFrameSet:
 
 def test_frame_error_is_an_expected_failure() -> None:
     assert issubclass(FrameError, LeoEdgeError)
+
+
+class TestLoadFrames:
+    def test_frames_come_in_order_and_are_read_side_by_side(self) -> None:
+        together = Barrier(3)
+
+        def load(channel: str) -> CameraFrame:
+            together.wait(timeout=10)  # one after another, the first would wait for ever
+            return frame(channel)
+
+        loads = [partial(load, channel) for channel in ("C", "A", "B")]
+        assert [each.channel for each in load_frames(loads)] == ["C", "A", "B"]
+
+    def test_the_first_that_fails_says_why(self, tmp_path: Path) -> None:
+        loads: list[Callable[[], CameraFrame]] = [partial(frame, "A")]
+        loads += [partial(load_frame, channel, tmp_path / f"{channel}.jpg") for channel in ("B", "C")]
+        with pytest.raises(FrameError, match=r"no image file .*B\.jpg"):
+            load_frames(loads)
+
+    def test_none(self) -> None:
+        assert load_frames([]) == []

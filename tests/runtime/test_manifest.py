@@ -53,7 +53,13 @@ def small_manifest(*, routed: bool = False) -> BundleManifest:
     """A manifest with every kind of field in it: one expert, one file of weights."""
     graphs = {name: graph(name) for name in ("tiles", "vision.clip", "fuse", *(["router"] if routed else []))}
     graphs["llm"] = graph("llm", data="llm.onnx.data")
-    names = ["embedding.safetensors", "tokenizer.json", "llm.onnx.data", *(spec.file for spec in graphs.values())]
+    names = [
+        "embedding.safetensors",
+        "tokenizer.json",
+        "llm.onnx.data",
+        "llm.cpu.onnx",
+        *(spec.file for spec in graphs.values()),
+    ]
     return BundleManifest(
         family="leo_mini",
         float_type="float32",
@@ -66,6 +72,7 @@ def small_manifest(*, routed: bool = False) -> BundleManifest:
         embedding="embedding.safetensors",
         tokenizer="tokenizer.json",
         graphs=graphs,
+        cpu_forms={"llm": graph("llm.cpu", data="llm.onnx.data")},
         files={name: FileSpec(len(name), f"{index:064x}") for index, name in enumerate(names)},
         model={"nested": {"list": [1, 2.5, None, "ü"]}},
         provenance={},
@@ -95,7 +102,7 @@ def fields(value: Any, path: Path = ()) -> Iterator[Path]:
             yield from fields(entry, (*path, index))
     elif isinstance(value, dict) and path not in (("model",), ("provenance",)):
         for name, entry in value.items():
-            if path not in (("graphs",), ("files",)):
+            if path not in (("graphs",), ("cpu_forms",), ("files",)):
                 yield (*path, name)
             yield from fields(entry, (*path, name))
 

@@ -3,7 +3,8 @@
 The language models here are tiny: of each cached row they keep a multiple of the embedding, and their logits are the sum of all
 rows, each times its place. So every row that is lost, doubled, moved or of another layer shows, and all numbers are whole.
 
-Shape letters: S new tokens, P past tokens, L = P + S, C cache capacity; 2 key-value heads of width 3, hidden and vocabulary 6.
+Shape letters: S new tokens, P past tokens, L = P + S, Q rows whose logits are wanted, C cache capacity; 2 key-value heads of
+width 3, hidden and vocabulary 6.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +25,8 @@ from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.embedding import EmbeddingTable
 from leo_edge.runtime.errors import BackendError, BundleError, ContextOverflowError
 from leo_edge.runtime.manifest import DecoderManifest, GraphSpec, TensorSpec
-from leo_edge.runtime.ort import OrtSession, PrefixDecoder, ScatterDecoder, describe_backend, open_decoder
+from leo_edge.runtime.ort import OrtSession, describe_backend, open_decoder
+from leo_edge.runtime.ort_decoder import PrefixDecoder, ScatterDecoder
 from tests.runtime.test_manifest import small_manifest
 
 # 1.23 is the last for Python 3.10.
@@ -65,10 +67,11 @@ GRAPH = """
 <ir_version: 10, opset_import: ["" : {opset}]>
 llm ({inputs}) => ({outputs})
 <int64[3] row_shape = {{-1, 2, 3}}, int64[2] flat_shape = {{-1, 6}}, int64[1] zero = {{0}}, int64[1] one = {{1}},
- int64 zeroth = {{0}}, int64 first = {{1}}, int64[1] last = {{-1}}, int64[1] beyond = {{100000}}, {constants}>
+ int64 zeroth = {{0}}, int64 first = {{1}}, {constants}>
 {{
   start = Slice(positions, zero, one)
-  end = Slice(positions, last, beyond)
+  ends = Gather(positions, logit_rows)
+  end = Unsqueeze(ends, one)
 {layers}
   length = Shape<start=0, end=1>("all.key.0")
   length_scalar = Squeeze(length, zero)
@@ -89,14 +92,19 @@ llm ({inputs}) => ({outputs})
 
 def llm_text(kind: str, element: str) -> str:
     past, new = ("P, 2, 3", "S, 2, 3") if kind == "prefix" else ("1, 2, C, 3", "1, 2, C, 3")
-    inputs = [f"{element}[S, 6] embeds", "int64[S] positions", *(f'{element}[{past}] "past_{name}"' for name in FACTORS)]
+    inputs = [
+        f"{element}[S, 6] embeds",
+        "int64[S] positions",
+        "int64[Q] logit_rows",
+        *(f'{element}[{past}] "past_{name}"' for name in FACTORS),
+    ]
     constants = [f'float "factor.{name}" = {{{factor}}}' for name, factor in FACTORS.items()]
     constants += [f'float "weight.{name}" = {{{weight}}}' for name, weight in WEIGHTS.items()]
     layer = PREFIX_LAYER if kind == "prefix" else SCATTER_LAYER
     return GRAPH.format(
         opset=20 if kind == "prefix" else 24,
         inputs=", ".join([*inputs, f"{element}[1] bias"]),
-        outputs=", ".join(["float[6] logits", *(f'{element}[{new}] "new_{name}"' for name in FACTORS)]),
+        outputs=", ".join(["float[Q, 6] logits", *(f'{element}[{new}] "new_{name}"' for name in FACTORS)]),
         constants=", ".join(constants),
         layers="".join(layer.format(name=name) for name in FACTORS),
         sums="".join(SUM.format(name=name) for name in FACTORS),
@@ -135,8 +143,10 @@ def open_llm(tmp_path: Path) -> Open:
         decoder = DecoderManifest(kind, 2, HEADS, WIDTH, HIDDEN, len(TABLE), context_len=context_len, routed=False)
         manifest = small_manifest()
         graphs = dict(manifest.graphs) | {"llm": spec}
-        bundle = Bundle(tmp_path, replace(manifest, graphs=graphs, decoder=decoder, float_type=float_type), "id")
-        return open_decoder(bundle, EmbeddingTable(tmp_path / "e.safetensors"), threads=1)
+        bundle = Bundle(tmp_path, replace(manifest, graphs=graphs, cpu_forms={}, decoder=decoder, float_type=float_type), "id")
+        opened = open_decoder(bundle, EmbeddingTable(tmp_path / "e.safetensors"), threads=1)
+        assert isinstance(opened, PrefixDecoder | ScatterDecoder)
+        return opened
 
     return open_one
 
@@ -278,6 +288,44 @@ class TestDecoder:
         np.testing.assert_array_equal(decoder.prefill(prompt(2), bias(0)), expected(prompt(2)))
         rows = np.concatenate([prompt(2), TABLE[4:5]])
         np.testing.assert_array_equal(decoder.step(4), expected(rows))
+
+    def test_several_tokens_in_one_run_are_as_many_steps(self, open_llm: Open, kind: str) -> None:
+        decoder = open_llm(kind)
+        decoder.prefill(prompt(2), bias(0))
+        rows = np.concatenate([prompt(2), TABLE[[4, 1, 5]]])
+        logits = decoder.extend((4, 1, 5))
+        np.testing.assert_array_equal(logits, [expected(rows[:length]) for length in (3, 4, 5)])
+        assert decoder.length == 5
+
+    def test_what_was_rewound_is_forgotten(self, open_llm: Open, kind: str) -> None:
+        decoder = open_llm(kind)
+        decoder.prefill(prompt(2), bias(0))
+        decoder.extend((4, 1, 5))
+        decoder.rewind(3)
+        np.testing.assert_array_equal(decoder.step(2), expected(np.concatenate([prompt(2), TABLE[[4, 2]]])))
+        with pytest.raises(ValueError, match="cannot rewind to 5 of 4 tokens"):
+            decoder.rewind(5)
+
+    def test_what_is_kept_of_a_prompt_is_not_computed_again(self, open_llm: Open, kind: str) -> None:
+        decoder = open_llm(kind)
+        decoder.prefill(prompt(4), bias(0), label="first")
+        decoder.step(1)
+        longer = np.concatenate([prompt(4)[:3], prompt(3, seed=1)])
+        np.testing.assert_array_equal(decoder.prefill(longer, bias(0), keep=3, label="second"), expected(longer))
+        assert (decoder.label, decoder.length) == ("second", 6)
+        # The control: what is kept is taken on trust.
+        other = prompt(6, seed=2)
+        mixed = np.concatenate([longer[:3], other[3:]])
+        np.testing.assert_array_equal(decoder.prefill(other, bias(0), keep=3), expected(mixed))
+        assert decoder.label is None
+        assert not np.array_equal(expected(mixed), expected(other))
+
+    @pytest.mark.parametrize("keep", [-1, 4, 5])
+    def test_no_more_can_be_kept_than_there_is(self, open_llm: Open, kind: str, keep: int) -> None:
+        decoder = open_llm(kind)
+        decoder.prefill(prompt(4), bias(0))
+        with pytest.raises(ValueError, match=f"keep must be 0 to 4, and less than the prompt's 4 tokens, got {keep}"):
+            decoder.prefill(prompt(4), bias(0), keep=keep)
 
     def test_logits_are_the_callers_own(self, open_llm: Open, kind: str) -> None:
         decoder = open_llm(kind)

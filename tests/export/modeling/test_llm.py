@@ -102,11 +102,11 @@ def logits_in_pieces(llm: Llm, embeds: Tensor, lengths: list[int], *, padding: i
     for length in lengths:
         positions = torch.arange(start, start + length)
         given = [(torch.cat([keys, rest]), torch.cat([values, rest])) for keys, values in cache] if padding else cache
-        logits, out = llm(embeds[start : start + length], positions, given)
+        logits, out = llm(embeds[start : start + length], positions, torch.tensor([length - 1]), given)
         pairs = zip(cache, out, strict=True)
         joined = [(torch.cat([old[0], new[0]]), torch.cat([old[1], new[1]])) for old, new in pairs if not llm.fused]
         cache, start = (out if llm.fused else joined), start + length
-        yield logits.numpy()
+        yield logits[0].numpy()
 
 
 def max_error(got: Float32, expected: Float32) -> float:

@@ -33,7 +33,8 @@ class PlainLlm:
     def run(self, embeds: npt.NDArray[np.float32], first: int, past: Arrays) -> tuple[npt.NDArray[np.float32], Arrays]:
         """Returns the logits and the new rows of embeds [S, D] from position `first` on."""
         positions = np.arange(first, first + len(embeds), dtype=np.int64)
-        given = {"embeds": embeds, "positions": positions, **{f"past_{name}": rows for name, rows in past.items()}}
+        given = {"embeds": embeds, "positions": positions, "logit_rows": np.array([len(embeds) - 1])}
+        given |= {f"past_{name}": rows for name, rows in past.items()}
         logits, *rows = self._session.run(self._names, given | self._routing)
         return logits, dict(zip([name.removeprefix("new_") for name in self._names[1:]], rows, strict=True))
 

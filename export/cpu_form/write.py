@@ -1,0 +1,54 @@
+"""Writes the CPU forms of a bundle's graphs beside them: a graph file each, on the weights that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from leo_edge.export.cpu_form.form import REWRITES, to_cpu_form
+from leo_edge.export.writer import file_spec
+from leo_edge.runtime.manifest import BundleManifest, TensorSpec
+
+_DTYPES = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.INT64: "int64",
+    ir.DataType.INT32: "int32",
+    ir.DataType.INT8: "int8",
+    ir.DataType.UINT8: "uint8",
+}
+
+
+def write_cpu_forms(directory: Path, manifest: BundleManifest, rewrites: Collection[str] = REWRITES) -> BundleManifest:
+    """Writes a form of every graph that a rewrite finds something in, and returns the manifest that names them.
+
+    Only of float32 graphs: onnxruntime's fused operators have no float16 on a CPU.
+    """
+    if manifest.float_type != "float32":
+        return manifest
+    forms, files = {}, dict(manifest.files)
+    for name in ("llm", *(f"vision.{expert.name}" for expert in manifest.experts)):
+        standard = manifest.graphs[name]
+        model = ir.load(directory / standard.file)
+        if to_cpu_form(name, model, manifest.decoder, rewrites):
+            file = f"{name}.cpu.onnx"
+            (directory / file).write_bytes(ir.to_proto(model).SerializeToString())
+            files[file] = file_spec(directory / file)
+            forms[name] = replace(standard, file=file, inputs=_ports(model.graph.inputs), outputs=_ports(model.graph.outputs))
+    return replace(manifest, cpu_forms=forms, files=files)
+
+
+def _ports(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(str(value.name), _dtype(value), _dims(value)) for value in values)
+
+
+def _dtype(value: ir.Value) -> str:
+    assert value.dtype is not None
+    return _DTYPES[value.dtype]
+
+
+def _dims(value: ir.Value) -> tuple[int | str, ...]:
+    assert value.shape is not None
+    return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
