@@ -17,6 +17,7 @@ from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.embedding import EmbeddingTable
 from leo_edge.runtime.errors import BackendError, BundleError, first_line
 from leo_edge.runtime.frames import FrameSet
+from leo_edge.runtime.huge_pages import use_huge_pages
 from leo_edge.runtime.manifest import GraphSpec
 from leo_edge.runtime.ort_decoder import PrefixDecoder, ScatterDecoder, SharedDecoder
 from leo_edge.runtime.tiles import TileBatch, TilingConfig
@@ -31,6 +32,8 @@ _ORT_TYPES = {
 }
 _CPU_INFO = Path("/proc/cpuinfo")
 _CPU = "CPUExecutionProvider"
+# From which on a graph's weights are worth huge pages: those of fewer stay in the CPU's caches.
+_MANY_PARAMETERS = 1 << 23
 # By the name of the backend: the execution provider, its device, its options. fp32 means fp32: no TF32.
 _PROVIDERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "ort": (_CPU, "cpu", {}),
@@ -66,12 +69,13 @@ class OrtSession:
         model: bytes | None = None,
         backend: str = "ort",
         spinning: bool = True,
+        huge_pages: bool = True,
     ) -> None:
         """Loads the graph; `threads` 0 leaves the number to onnxruntime. `model` is run in place of the file, with its weights.
 
         `int8` says that the graph is quantized: onnxruntime must not make a Gemm of a product and a residual sum before it
         finds the product's Q/DQ, which it then computes in float. `backend` is one of `ort`, `ort-cuda` and `ort-trt`.
-        `spinning` lets workers spin while a graph runs, and not between two runs.
+        `spinning` lets workers spin while a graph runs, and not between two runs; `huge_pages` is about the weights' memory.
 
         Raises:
             BackendError: onnxruntime refuses the graph.
@@ -104,6 +108,8 @@ class OrtSession:
                 f"onnxruntime {ort.__version__} cannot start {provider} here: see its log, or take --backend ort"
             )
         self._check_ports(path, spec)
+        if huge_pages and provider == _CPU and spec.num_parameters >= _MANY_PARAMETERS:
+            use_huge_pages()
         self._outputs = [port.name for port in spec.outputs]
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -185,11 +191,15 @@ def open_decoder(
     *,
     threads: int = 0,
     model: bytes | None = None,
+    spec: GraphSpec | None = None,
     backend: str = "ort",
     standard_graph: bool = False,
     spinning: bool = True,
+    huge_pages: bool = True,
 ) -> Decoder:
     """Loads a bundle's language model, on the CPU in its CPU form; `model` is run in place of its file, with its weights.
+
+    `spec` says the ports of a `model` where they are not the standard graph's.
 
     Raises:
         BackendError: onnxruntime refuses the graph.
@@ -197,8 +207,10 @@ def open_decoder(
     """
     manifest = bundle.manifest
     standard = standard_graph or backend != "ort" or model is not None or "llm" not in manifest.cpu_forms
-    spec = manifest.graphs["llm"] if standard else manifest.cpu_forms["llm"]
-    session = _open_session(bundle, spec, threads=threads, model=model, backend=backend, spinning=spinning)
+    spec = spec or (manifest.graphs["llm"] if standard else manifest.cpu_forms["llm"])
+    session = _open_session(
+        bundle, spec, threads=threads, model=model, backend=backend, spinning=spinning, huge_pages=huge_pages
+    )
     # INT8 in a bundle whose cache is quantized, else the float type.
     dtype = np.dtype(next(port.dtype for port in spec.inputs if port.name.startswith("past_")))
     shared = any(port.name == "seqlens_k" for port in spec.inputs)
@@ -212,10 +224,25 @@ def open_decoder(
 
 
 def _open_session(
-    bundle: Bundle, spec: GraphSpec, *, threads: int, backend: str, model: bytes | None = None, spinning: bool = True
+    bundle: Bundle,
+    spec: GraphSpec,
+    *,
+    threads: int,
+    backend: str,
+    model: bytes | None = None,
+    spinning: bool = True,
+    huge_pages: bool = True,
 ) -> OrtSession:
-    int8 = bundle.manifest.quantized
-    return OrtSession(bundle.path(spec.file), spec, threads=threads, int8=int8, model=model, backend=backend, spinning=spinning)
+    return OrtSession(
+        bundle.path(spec.file),
+        spec,
+        threads=threads,
+        int8=bundle.manifest.quantized,
+        model=model,
+        backend=backend,
+        spinning=spinning,
+        huge_pages=huge_pages,
+    )
 
 
 def _providers(backend: str, bundle: Path) -> list[str | tuple[str, dict[str, str]]]:

@@ -22,7 +22,7 @@ def leo(directory: Path, threads: int) -> Run:
     from leo_edge.runtime.ort import OrtSession
 
     bundle = open_bundle(directory)
-    spec = bundle.manifest.graphs[GRAPH]
+    spec = bundle.manifest.cpu_forms.get(GRAPH, bundle.manifest.graphs[GRAPH])
     session = OrtSession(bundle.path(spec.file), spec, threads=threads, int8=bundle.manifest.quantized)
     return lambda tiles: session.run({"tiles": tiles})["tokens"]
 

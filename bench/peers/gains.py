@@ -8,22 +8,24 @@ are medians, how many times longer the work takes without the optimisation, and 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from leo_edge.bench.regression import ratio_interval
 from leo_edge.export.cpu_form.form import REWRITES
-from leo_edge.export.cpu_form.write import write_cpu_forms
+from leo_edge.export.cpu_form.write import make_cpu_form
 from leo_edge.runtime.backend import Decoder
 from leo_edge.runtime.bundle import Bundle, open_bundle
 from leo_edge.runtime.embedding import EmbeddingTable
@@ -33,6 +35,7 @@ from leo_edge.runtime.ort import OrtSession, open_decoder
 from leo_edge.runtime.pipeline import AskOptions, Pipeline, Savings, open_pipeline
 
 Work = Callable[[], dict[str, float]]
+Form = tuple[GraphSpec, bytes | None]
 
 
 @dataclass
@@ -44,34 +47,24 @@ class Variant:
     samples: dict[str, list[float]] = field(default_factory=dict)
 
 
-def with_forms(bundle: Bundle, rewrites: Sequence[str], home: Path) -> Bundle:
-    """Returns the bundle with CPU forms of some rewrites alone; its files are links."""
-    home.mkdir()
-    for name in bundle.manifest.files:
-        os.symlink(bundle.path(name).resolve(), home / name)
-    forms = {spec.file for spec in bundle.manifest.cpu_forms.values()}
-    for name in forms:
-        (home / name).unlink()
-    files = {name: spec for name, spec in bundle.manifest.files.items() if name not in forms}
-    manifest = replace(bundle.manifest, cpu_forms={}, files=files)
-    return Bundle(home, write_cpu_forms(home, manifest, rewrites) if rewrites else manifest, bundle.id)
-
-
-def form_of(bundle: Bundle, name: str) -> GraphSpec:
-    """Returns the graph that runs on a CPU."""
-    return bundle.manifest.cpu_forms.get(name, bundle.manifest.graphs[name])
+def without(bundle: Bundle, name: str, rewrite: str) -> Form:
+    """Returns a graph's CPU form without one of its rewrites."""
+    rest = [one for one in REWRITES if one != rewrite]
+    made = make_cpu_form(bundle.directory, bundle.manifest, name, rest)
+    assert made is not None
+    return made
 
 
 class Llm:
     """A prompt of `prompt_len` tokens, then `steps` tokens behind it."""
 
-    def __init__(self, bundle: Bundle, args: argparse.Namespace, **options: bool) -> None:
+    def __init__(self, bundle: Bundle, args: argparse.Namespace, **options: Any) -> None:
         self._decoder: Decoder = open_decoder(
             bundle, EmbeddingTable(bundle.path(bundle.manifest.embedding)), threads=args.threads, **options
         )
         generator = np.random.default_rng(0)
         self._embeds = generator.normal(0, 0.02, (args.prompt, bundle.manifest.decoder.hidden_size)).astype(np.float32)
-        shapes = {port.name: port.shape for port in form_of(bundle, "llm").inputs}
+        shapes = {port.name: port.shape for port in bundle.manifest.graphs["llm"].inputs}
         self._routing = {
             name: np.ones(shapes[name], np.float32) for name in ("router_context", "use_special") if name in shapes
         }
@@ -90,10 +83,10 @@ class Llm:
 class Expert:
     """A vision expert on one tile."""
 
-    def __init__(self, bundle: Bundle, name: str, args: argparse.Namespace, **options: bool) -> None:
-        spec, px = form_of(bundle, name), bundle.manifest.tiling.tile_px
-        int8 = bundle.manifest.quantized
-        self._session = OrtSession(bundle.path(spec.file), spec, threads=args.threads, int8=int8, **options)
+    def __init__(self, bundle: Bundle, name: str, args: argparse.Namespace, form: Form | None = None, **options: bool) -> None:
+        spec, model = form or (bundle.manifest.cpu_forms.get(name, bundle.manifest.graphs[name]), None)
+        path, int8, px = bundle.directory / spec.file, bundle.manifest.quantized, bundle.manifest.tiling.tile_px
+        self._session = OrtSession(path, spec, threads=args.threads, int8=int8, model=model, **options)
         self._tiles = np.random.default_rng(0).integers(0, 256, (1, px, px, 3), dtype=np.uint8)
 
     def __call__(self) -> dict[str, float]:
@@ -101,6 +94,28 @@ class Expert:
         start = perf_counter()
         self._session.run({"tiles": self._tiles})
         return {"tile": 1e3 * (perf_counter() - start)}
+
+
+class OwnProcess:
+    """Work in a process of its own, which is idle between two runs."""
+
+    def __init__(self, make: Callable[[], Work]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        context.Process(target=_serve, args=(make, theirs), daemon=True).start()
+
+    def __call__(self) -> dict[str, float]:
+        """Runs it once."""
+        self._pipe.send(None)
+        found: dict[str, float] = self._pipe.recv()
+        return found
+
+
+def _serve(make: Callable[[], Work], pipe: Connection) -> None:
+    work = make()
+    while True:
+        pipe.recv()
+        pipe.send(work())
 
 
 class SideBySide:
@@ -161,26 +176,35 @@ def measure(title: str, variants: Sequence[Variant], rounds: int) -> None:
             print(f"    without {variant.name:<24}{median(variant.samples[stage]):>9.2f}{found.ratio:>7.2f} {interval:>14}")
 
 
-def llm_variants(bundle: Bundle, args: argparse.Namespace, home: Path) -> list[Variant]:
+def llm_variants(bundle: Bundle, args: argparse.Namespace) -> list[Variant]:
     """The language model without each of its rewrites, without all, and with workers that sleep."""
     made = [Variant("all", Llm(bundle, args))]
     for rewrite in REWRITES:
-        rest = [one for one in REWRITES if one != rewrite]
-        made.append(Variant(f"{rewrite}", Llm(with_forms(bundle, rest, home / f"llm-{rewrite}"), args)))
+        spec, model = without(bundle, "llm", rewrite)
+        made.append(Variant(rewrite, Llm(bundle, args, model=model, spec=spec)))
     made.append(Variant("any CPU form", Llm(bundle, args, standard_graph=True)))
     made.append(Variant("spinning", Llm(bundle, args, spinning=False)))
+    made.append(Variant("anything (control)", Llm(bundle, args)))
     return made
 
 
-def expert_variants(bundle: Bundle, name: str, args: argparse.Namespace, home: Path) -> list[Variant]:
+def page_variants(bundle: Bundle, args: argparse.Namespace) -> list[Variant]:
+    """The language model with and without huge pages, each in a process of its own: they are the whole process's."""
+    return [
+        Variant("all", OwnProcess(partial(Llm, bundle, args))),
+        Variant("huge pages", OwnProcess(partial(Llm, bundle, args, huge_pages=False))),
+    ]
+
+
+def expert_variants(bundle: Bundle, name: str, args: argparse.Namespace) -> list[Variant]:
     """A vision expert without each of its rewrites, and with tiles side by side in place of threads."""
-    made = [Variant("all", Expert(bundle, name, args))]
-    for rewrite in ("attention", "packing"):
-        rest = [one for one in REWRITES if one != rewrite]
-        made.append(Variant(rewrite, Expert(with_forms(bundle, rest, home / f"{name}-{rewrite}"), name, args)))
-    made.append(Variant("spinning", Expert(bundle, name, args, spinning=False)))
-    made.append(Variant("threads: tiles side by side", SideBySide(bundle, name, args)))
-    return made
+    return [
+        Variant("all", Expert(bundle, name, args)),
+        Variant("any CPU form", Expert(bundle, name, args, (bundle.manifest.graphs[name], None))),
+        Variant("spinning", Expert(bundle, name, args, spinning=False)),
+        Variant("anything (control)", Expert(bundle, name, args)),
+        Variant("threads: tiles side by side", SideBySide(bundle, name, args)),
+    ]
 
 
 def demo_variants(directory: Path, args: argparse.Namespace) -> list[Variant]:
@@ -221,11 +245,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     bundle = open_bundle(args.bundle)
-    with tempfile.TemporaryDirectory() as home:
-        measure(f"language model of {args.bundle.name}", llm_variants(bundle, args, Path(home)), args.rounds)
-        for expert in bundle.manifest.experts:
-            name = f"vision.{expert.name}"
-            measure(f"{name} of {args.bundle.name}", expert_variants(bundle, name, args, Path(home)), args.rounds)
+    measure(f"language model of {args.bundle.name}", llm_variants(bundle, args), args.rounds)
+    measure(f"language model of {args.bundle.name}, in processes of its own", page_variants(bundle, args), args.rounds)
+    for expert in bundle.manifest.experts:
+        name = f"vision.{expert.name}"
+        measure(f"{name} of {args.bundle.name}", expert_variants(bundle, name, args), args.rounds)
     if args.leo is not None:
         measure(f"two questions to {args.leo.name}", prefix_variants(args.leo, args), args.rounds)
     if args.demo is not None:

@@ -65,7 +65,7 @@ def make_checkpoint(work: Path, name: str) -> Path:
 def make_bundles(work: Path, name: str) -> tuple[Path, Path]:
     """Exports a checkpoint and quantizes it to INT8, as the commands do, and returns both bundles."""
     from leo_edge.export.exporter import ExportOptions, export_bundle
-    from leo_edge.export.quantize.plan import QuantizeOptions
+    from leo_edge.export.quantize.plan import WEIGHT_ONLY, QuantizeOptions
     from leo_edge.export.quantize.quantizer import quantize_bundle
     from leo_edge.runtime.bundle import open_bundle
     from leo_edge.runtime.manifest import FORMAT_VERSION
@@ -76,7 +76,7 @@ def make_bundles(work: Path, name: str) -> tuple[Path, Path]:
 
     def quantize(path: Path) -> None:
         bundle = open_bundle(floating)
-        quantize_bundle(bundle, calibrate(bundle), path, QuantizeOptions(method="minmax"), say)
+        quantize_bundle(bundle, calibrate(bundle), path, QuantizeOptions(method="minmax", weight_only=WEIGHT_ONLY), say)
 
     return floating, once(work / f"{name}-int8-v{FORMAT_VERSION}", quantize)
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from leo_edge.export.cpu_form.form import REWRITES, to_cpu_form
 from leo_edge.export.writer import file_spec
-from leo_edge.runtime.manifest import BundleManifest, TensorSpec
+from leo_edge.runtime.manifest import BundleManifest, GraphSpec, TensorSpec
 
 _DTYPES = {
     ir.DataType.FLOAT: "float32",
@@ -21,7 +21,7 @@ _DTYPES = {
 }
 
 
-def write_cpu_forms(directory: Path, manifest: BundleManifest, rewrites: Collection[str] = REWRITES) -> BundleManifest:
+def write_cpu_forms(directory: Path, manifest: BundleManifest) -> BundleManifest:
     """Writes a form of every graph that a rewrite finds something in, and returns the manifest that names them.
 
     Only of float32 graphs: onnxruntime's fused operators have no float16 on a CPU.
@@ -30,14 +30,24 @@ def write_cpu_forms(directory: Path, manifest: BundleManifest, rewrites: Collect
         return manifest
     forms, files = {}, dict(manifest.files)
     for name in ("llm", *(f"vision.{expert.name}" for expert in manifest.experts)):
-        standard = manifest.graphs[name]
-        model = ir.load(directory / standard.file)
-        if to_cpu_form(name, model, manifest.decoder, rewrites):
-            file = f"{name}.cpu.onnx"
-            (directory / file).write_bytes(ir.to_proto(model).SerializeToString())
-            files[file] = file_spec(directory / file)
-            forms[name] = replace(standard, file=file, inputs=_ports(model.graph.inputs), outputs=_ports(model.graph.outputs))
+        if (made := make_cpu_form(directory, manifest, name)) is not None:
+            spec, content = made
+            (directory / spec.file).write_bytes(content)
+            files[spec.file] = file_spec(directory / spec.file)
+            forms[name] = spec
     return replace(manifest, cpu_forms=forms, files=files)
+
+
+def make_cpu_form(
+    directory: Path, manifest: BundleManifest, name: str, rewrites: Collection[str] = REWRITES
+) -> tuple[GraphSpec, bytes] | None:
+    """Returns the form of a graph, and what its file holds; None where no rewrite finds anything."""
+    standard = manifest.graphs[name]
+    model = ir.load(directory / standard.file)
+    if not to_cpu_form(name, model, manifest.decoder, rewrites):
+        return None
+    inputs, outputs = _ports(model.graph.inputs), _ports(model.graph.outputs)
+    return replace(standard, file=f"{name}.cpu.onnx", inputs=inputs, outputs=outputs), ir.to_proto(model).SerializeToString()
 
 
 def _ports(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
