@@ -134,6 +134,7 @@ def context_contenders(args: argparse.Namespace) -> Iterator[Contender]:
             lambda arguments=arguments: ["engine_leo.py", str(make_bundles(args.work, "plain")[1]), *arguments],  # type: ignore[misc]
             sizes.work(8, 32, length),
             ours=True,
+            is_same_model=False,  # nor the same prompt
             context=length,
             kv_bytes=4 * sizes.kv_values,
         )
