@@ -101,16 +101,18 @@ def _drive_through(args: argparse.Namespace, bundle: Path, drive: Path) -> Heard
     executor = SingleThreadedExecutor()
     executor.add_node(ears)
     options, started = ["--set", f"deadline_ms={args.deadline_ms}"], time.monotonic()
-    with _process(args.work / "node.log", "ros", str(bundle), *options) as node:
-        while "node" not in heard.statuses or heard.value("node", "state") != "active":
-            _check_alive(node, args.work / "node.log", heard, started)
-            executor.spin_once(timeout_sec=0.1)
-        with _process(args.work / "player.log", "ros-play", "--nuscenes", str(drive)) as player:
-            while player.poll() is None or time.monotonic() - last[0] < _QUIET_S:
+    try:
+        with _process(args.work / "node.log", "ros", str(bundle), *options) as node:
+            while "node" not in heard.statuses or heard.value("node", "state") != "active":
+                _check_alive(node, args.work / "node.log", heard, started)
                 executor.spin_once(timeout_sec=0.1)
-    executor.shutdown()
-    ears.destroy_node()
-    rclpy.try_shutdown()
+            with _process(args.work / "player.log", "ros-play", "--nuscenes", str(drive)) as player:
+                while player.poll() is None or time.monotonic() - last[0] < _QUIET_S:
+                    executor.spin_once(timeout_sec=0.1)
+    finally:  # in this order also after an error: what is left to the interpreter's end may be destroyed while it is in use
+        executor.shutdown()
+        ears.destroy_node()
+        rclpy.try_shutdown()
     return heard
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="show a bundle's language model at most N of each camera (default: all)",
     )
+    parser.add_argument("--plain", action="store_true", help="of a bundle, the standard graphs with nothing reused or drafted")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
 
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         path = CARD_ANSWERS if args.against == "card" else Path(args.against)
         kept = AnswerFile.read(path)
         kept.require_same_questions(options, path)
-    answerer = open_answerer(args.model, threads=args.threads, max_visual_tokens=args.max_visual_tokens)
+    answerer = open_answerer(args.model, threads=args.threads, max_visual_tokens=args.max_visual_tokens, plain=args.plain)
     split = draw(options, processes=args.processes)
     answers = answer(answerer, split)
     if args.answers:
@@ -70,21 +72,26 @@ def run(args: argparse.Namespace) -> int:
     return 0 if agreed is None or not agreed.differing else 1
 
 
-def open_answerer(model: Path, *, threads: int = 0, max_visual_tokens: int | None = None) -> Answerer:
+def open_answerer(model: Path, *, threads: int = 0, max_visual_tokens: int | None = None, plain: bool = False) -> Answerer:
     """Opens a bundle in its pipeline or a checkpoint in torch, by what is in the directory.
+
+    A `plain` pipeline runs the bundle's standard graphs and saves nothing.
 
     Raises:
         LeoEdgeError: it is neither, or `max_visual_tokens` is not for it.
     """
     from leo_edge.demo.answering import BundleAnswerer, TorchAnswerer
     from leo_edge.runtime.manifest import MANIFEST_NAME
-    from leo_edge.runtime.pipeline import open_pipeline
+    from leo_edge.runtime.pipeline import Savings, open_pipeline
 
     if (model / MANIFEST_NAME).exists():
         try:
-            return BundleAnswerer(open_pipeline(model, threads=threads), max_visual_tokens)
+            pipeline = open_pipeline(model, threads=threads, standard_graphs=plain)
+            return BundleAnswerer(replace(pipeline, savings=Savings(not plain, not plain)), max_visual_tokens)
         except ValueError as error:
             raise LeoEdgeError(f"--{error}".replace("_", "-", 2)) from None
+    if plain:
+        raise LeoEdgeError(f"--plain is for bundles, {model} is none: export it first")
     if max_visual_tokens is not None:
         raise LeoEdgeError(f"--max-visual-tokens is for bundles, {model} is none: export it first")
     if (model / "config.json").exists():

@@ -321,3 +321,10 @@ class TestUsage:
         assert re.fullmatch(
             r"error: nuScenes drives need nuscenes-devkit .*: pip install 'leo_edge\[replay\]'\n", result.stderr
         )
+
+
+def test_plain_scores_are_of_bundles(error_line: CommandLine) -> None:
+    checkpoint = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+    assert f"--plain is for bundles, {checkpoint} is none: export it first" in error_line(
+        "demo", "score", checkpoint, "--plain"
+    )
