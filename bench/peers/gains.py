@@ -13,6 +13,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -113,9 +114,10 @@ class OwnProcess:
 
 def _serve(make: Callable[[], Work], pipe: Connection) -> None:
     work = make()
-    while True:
-        pipe.recv()
-        pipe.send(work())
+    with suppress(EOFError):  # the other end is closed: done
+        while True:
+            pipe.recv()
+            pipe.send(work())
 
 
 class SideBySide:
