@@ -19,7 +19,7 @@ from leo_edge.bench.measure import ANSWER, FIRST_TOKEN
 from leo_edge.bench.regression import smallest_slip_ms
 from leo_edge.bench.result import BenchResult, StageSamples
 from leo_edge.runtime.errors import LeoEdgeError
-from leo_edge.runtime.manifest import from_json
+from leo_edge.runtime.manifest import from_json, read_versioned
 
 FORMAT_VERSION = 1
 # The fewest samples that a quantile can be told from: below 100 the 99th percentile lies between the largest and nothing.
@@ -112,21 +112,12 @@ def read_budget(path: str | os.PathLike[str]) -> Budget:
     Raises:
         LeoEdgeError: it is absent, not JSON, of another format, or a field is missing, unknown or wrong.
     """
-    path = Path(path)
     mend = "start from a result with leo-edge budget RESULT BUDGET --init"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LeoEdgeError(f"cannot read budget {path} ({error.strerror}): {mend}") from None
-    except (ValueError, RecursionError) as error:
-        raise LeoEdgeError(f"budget {path} is not JSON ({error}): {mend}") from None
-    version = raw.get("format_version") if isinstance(raw, dict) else None
-    if version != FORMAT_VERSION:
-        raise LeoEdgeError(f"budget {path} has format version {version!r}, this leo_edge reads {FORMAT_VERSION}: {mend}")
-    try:
-        return from_json(Budget, _completed(raw), "budget")
-    except ValueError as error:
-        raise LeoEdgeError(f"budget {path}: {error}: {mend}") from None
+    return read_versioned(Path(path), FORMAT_VERSION, _parse, name=f"budget {path}", mend=mend)
+
+
+def _parse(raw: dict[str, Any]) -> Budget:
+    return from_json(Budget, _completed(raw), "budget")
 
 
 def check_budget(result: BenchResult, budget: Budget) -> tuple[LimitCheck, ...]:

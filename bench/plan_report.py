@@ -10,6 +10,7 @@ from leo_edge.bench.devices import Device
 from leo_edge.bench.plan import Asked, Choice, Plan
 from leo_edge.bench.plan_fit import ALLOWED_ERROR, Check
 from leo_edge.bench.published import Beside
+from leo_edge.bench.report import columns
 
 _MOST_ROWS = 12
 _HEADS = ("", "precision", "tiles", "side_every", "visual", "answer tokens", "encode ms", "first token ms", "all ms", "GB")
@@ -154,11 +155,4 @@ def _row(choice: Choice, *, best: bool) -> tuple[str, ...]:
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Sets rows in columns, the first and the last flush left where they hold words."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = [i == 0 or not head for i, head in enumerate(rows[0])]
-    return [
-        "  ".join(
-            f"{cell:{'<' if is_left else '>'}{width}}" for cell, width, is_left in zip(row, widths, left, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    return columns(rows, "".join("<" if i == 0 or not head else ">" for i, head in enumerate(rows[0])))

@@ -12,14 +12,16 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from leo_edge.runtime.errors import LeoEdgeError
-from leo_edge.runtime.manifest import from_json
+from leo_edge.runtime.manifest import from_json, read_versioned
 
 FORMAT_VERSION = 1
 # How often a stage runs.
 PER = ("frame set", "question", "token")
+# What is asked where nothing is said: by benchmarks, and by what predicts and counts.
+QUESTION = "What should the vehicle do next, and why?"
 
 
 @dataclass(frozen=True)
@@ -128,18 +130,6 @@ def read_result(path: str | os.PathLike[str]) -> BenchResult:
     Raises:
         LeoEdgeError: it is absent, not JSON, of another format, or a field is missing, unknown or wrong.
     """
-    path = Path(path)
     mend = "write it with leo-edge bench BUNDLE --json FILE"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LeoEdgeError(f"cannot read result {path} ({error.strerror}): {mend}") from None
-    except (ValueError, RecursionError) as error:
-        raise LeoEdgeError(f"result {path} is not JSON ({error}): {mend}") from None
-    version = raw.get("format_version") if isinstance(raw, dict) else None
-    if version != FORMAT_VERSION:
-        raise LeoEdgeError(f"result {path} has format version {version!r}, this leo_edge reads {FORMAT_VERSION}: {mend}")
-    try:
-        return from_json(BenchResult, raw, "result")
-    except ValueError as error:
-        raise LeoEdgeError(f"result {path}: {error}: {mend}") from None
+    parse = partial(from_json, BenchResult, where="result")
+    return read_versioned(Path(path), FORMAT_VERSION, parse, name=f"result {path}", mend=mend)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from leo_edge.calib.layers import smooth_groups
-from leo_edge.calib.observe import Forced, llm_inputs, numpy_name
+from leo_edge.calib.observe import Forced, llm_inputs
+from leo_edge.calib.ports import numpy_name
 from leo_edge.calib.statistics import Statistics
 from leo_edge.calib.table import Key
 from leo_edge.runtime.backend import Array, Logits

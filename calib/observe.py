@@ -11,18 +11,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from leo_edge.calib.layers import layers_of, rule_for
+from leo_edge.calib.ports import port_of
 from leo_edge.calib.statistics import Statistics
 from leo_edge.calib.table import Key
 from leo_edge.runtime.backend import Array, FloatArray, Session
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import CalibrationError
 from leo_edge.runtime.frames import FrameSet
-from leo_edge.runtime.manifest import DecoderManifest, TensorSpec
+from leo_edge.runtime.manifest import DecoderManifest
 from leo_edge.runtime.ort import OrtSession
 from leo_edge.runtime.pipeline import AskOptions, Pipeline, open_pipeline
 from leo_edge.runtime.tokens import VisualTokens
-
-_NUMPY_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
 
 
 @dataclass(frozen=True)
@@ -69,20 +68,9 @@ def observe_graph(bundle: Bundle, name: str, *, threads: int = 0) -> ObservedGra
     outputs = {value.name for value in model.graph.outputs}
     extra = [values[tensor] for tensor in tensors if tensor not in outputs]
     model.graph.outputs.extend(extra)
-    observed = replace(spec, outputs=(*spec.outputs, *(_port(value) for value in extra)))
+    observed = replace(spec, outputs=(*spec.outputs, *(port_of(value) for value in extra)))
     session = OrtSession(path, observed, threads=threads, model=ir.to_proto(model).SerializeToString())
     return ObservedGraph(name, tensors, session)
-
-
-def _port(value: ir.Value) -> TensorSpec:
-    dims = () if value.shape is None else tuple(dim if isinstance(dim, int) else str(dim) for dim in value.shape)
-    return TensorSpec(str(value.name), numpy_name(value), dims)
-
-
-def numpy_name(value: ir.Value) -> str:
-    """Returns numpy's name of a float value's type."""
-    assert value.dtype is not None
-    return _NUMPY_NAMES[value.dtype]
 
 
 class Observer:

@@ -15,12 +15,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from leo_edge.runtime.bundle import Bundle
 from leo_edge.runtime.errors import BackendError, BundleError
-from leo_edge.runtime.manifest import BundleManifest, check_file_name, from_json
+from leo_edge.runtime.manifest import BundleManifest, check_file_name, from_json, read_versioned
 from leo_edge.runtime.whole_file import write_whole
 
 ENGINES_DIR = "engines"
@@ -128,19 +129,8 @@ def read_record(directory: Path) -> EngineRecord:
     """
     path = directory / RECORD_NAME
     mend = "run `leo-edge build` again"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BundleError(f"cannot read {path} ({error.strerror}): {mend}") from None
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not JSON ({error}): {mend}") from None
-    version = raw.get("format_version") if isinstance(raw, dict) else None
-    if version != FORMAT_VERSION:
-        raise BundleError(f"{path} has format version {version!r}, this leo_edge reads {FORMAT_VERSION}: {mend}")
-    try:
-        return from_json(EngineRecord, raw, RECORD_NAME)
-    except ValueError as error:
-        raise BundleError(f"{path}: {error}: {mend}") from None
+    parse = partial(from_json, EngineRecord, where=RECORD_NAME)
+    return read_versioned(path, FORMAT_VERSION, parse, name=str(path), mend=mend, error=BundleError)
 
 
 def find_engines(bundle: Bundle, tensorrt_version: str, device: Device) -> tuple[Path, EngineRecord]:

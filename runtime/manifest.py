@@ -9,12 +9,12 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from leo_edge.runtime.errors import BundleError
+from leo_edge.runtime.errors import BundleError, LeoEdgeError
 from leo_edge.runtime.tiles import TilingConfig
 
 FORMAT_VERSION = 3
@@ -206,6 +206,35 @@ def check_file_name(name: str) -> None:
         or name == "."
     ):
         raise ValueError(f"file name {name!r} does not stay inside the bundle: expected a plain relative name")
+
+
+def read_versioned(
+    path: Path,
+    version: int,
+    parse: Callable[[dict[str, Any]], T],
+    *,
+    name: str,
+    mend: str,
+    error: type[LeoEdgeError] = LeoEdgeError,
+) -> T:
+    """Reads a JSON file of ours that states its `format_version`; `name` and `mend` are for the error's line.
+
+    Raises:
+        LeoEdgeError: as `error`: it is absent, not JSON, of another format, or `parse` raises ValueError.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as failed:
+        raise error(f"cannot read {name} ({failed.strerror}): {mend}") from None
+    except (ValueError, RecursionError) as failed:
+        raise error(f"{name} is not JSON ({failed}): {mend}") from None
+    found = raw.get("format_version") if isinstance(raw, dict) else None
+    if found != version:
+        raise error(f"{name} has format version {found!r}, this leo_edge reads {version}: {mend}")
+    try:
+        return parse(raw)
+    except ValueError as failed:
+        raise error(f"{name}: {failed}: {mend}") from None
 
 
 def from_json(kind: type[T], raw: object, where: str) -> T:

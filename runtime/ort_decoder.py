@@ -21,6 +21,14 @@ _FIRST_BUCKET = 256
 _PREFILL_ROWS = 512
 
 
+def grown_capacity(length: int, context_len: int) -> int:
+    """Returns how long a cache that doubles has grown when it holds `length` tokens."""
+    capacity = _FIRST_BUCKET
+    while capacity < length:
+        capacity *= 2
+    return min(capacity, context_len)
+
+
 class _OrtDecoder(ABC):
     """A language model in onnxruntime; the two kinds differ in how they keep and bind the cache."""
 
@@ -187,10 +195,7 @@ class ScatterDecoder(_OrtDecoder):
         """Makes room for `length` tokens, keeping the first `keep`. New room is zeroed: masked values must be finite."""
         if length <= self._capacity:
             return
-        capacity = max(self._capacity, _FIRST_BUCKET)
-        while capacity < length:
-            capacity *= 2
-        self._capacity = min(capacity, self._manifest.context_len)
+        self._capacity = grown_capacity(length, self._manifest.context_len)
         for name in self._cache_names:
             grown = np.zeros(self._shape, self._dtype)
             if keep:

@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from leo_edge.export.cpu_form.editor import MICROSOFT, Editor, Product, only_reader
 from leo_edge.export.cpu_form.evaluate import evaluate, nodes_above
 from leo_edge.runtime.manifest import DecoderManifest
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def fuse_attention(editor: Editor, decoder: DecoderManifest, *, pack: bool) -> bool:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
+from leo_edge.calib.ports import port_of
 from leo_edge.export.cpu_form.form import REWRITES, to_cpu_form
 from leo_edge.export.writer import file_spec
-from leo_edge.runtime.manifest import BundleManifest, GraphSpec, TensorSpec
-
-_DTYPES = {
-    ir.DataType.FLOAT: "float32",
-    ir.DataType.INT64: "int64",
-    ir.DataType.INT32: "int32",
-    ir.DataType.INT8: "int8",
-    ir.DataType.UINT8: "uint8",
-}
+from leo_edge.runtime.manifest import BundleManifest, GraphSpec
 
 
 def write_cpu_forms(directory: Path, manifest: BundleManifest) -> BundleManifest:
@@ -46,19 +39,5 @@ def make_cpu_form(
     model = ir.load(directory / standard.file)
     if not to_cpu_form(name, model, manifest.decoder, rewrites):
         return None
-    inputs, outputs = _ports(model.graph.inputs), _ports(model.graph.outputs)
+    inputs, outputs = (tuple(map(port_of, ports)) for ports in (model.graph.inputs, model.graph.outputs))
     return replace(standard, file=f"{name}.cpu.onnx", inputs=inputs, outputs=outputs), ir.to_proto(model).SerializeToString()
-
-
-def _ports(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(str(value.name), _dtype(value), _dims(value)) for value in values)
-
-
-def _dtype(value: ir.Value) -> str:
-    assert value.dtype is not None
-    return _DTYPES[value.dtype]
-
-
-def _dims(value: ir.Value) -> tuple[int | str, ...]:
-    assert value.shape is not None
-    return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leo_edge.bench.result import QUESTION
 from leo_edge.commands.progress import say
 from leo_edge.runtime.engine_choice import BACKENDS
 from leo_edge.runtime.errors import LeoEdgeError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from leo_edge.commands.bench_sides import BundleSide, PeerSide
     from leo_edge.runtime.frames import FrameSet
 
-_QUESTION = "What should the vehicle do next, and why?"
 _NUM_CAMERAS = 6
 _SEED = 0
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cameras", type=int, metavar="N", help="take the first N cameras (default: all; of noise, 6)")
     parser.add_argument("--max-tiles", type=int, metavar="N", help="cut a camera into at most N tiles (default: the bundle's)")
-    parser.add_argument("--question", default=_QUESTION, metavar="TEXT", help=f"(default: {_QUESTION})")
+    parser.add_argument("--question", default=QUESTION, metavar="TEXT", help=f"(default: {QUESTION})")
     parser.add_argument("--max-new-tokens", type=int, default=32, metavar="N", help="tokens of every answer (default 32)")
     parser.add_argument(
         "--savings",

@@ -21,7 +21,6 @@ from leo_edge.runtime.pipeline import Pipeline, open_pipeline
 
 LIMIT_SECONDS = 0.5
 """How long each of the machine's speeds is measured, before the rounds and after them."""
-_FIRST_BUCKET = 256
 _NOT_TOLD = "not told"
 
 
@@ -186,11 +185,10 @@ def _precision(bundle: Bundle, graph: str) -> str:
 
 
 def _bucket(load: Load, bundle: Bundle) -> int:
-    """Returns how long onnxruntime's cache of an opset-24 graph has grown: it doubles until prompt and answer fit."""
-    length = _FIRST_BUCKET
-    while length < load.prompt_tokens + load.answer_tokens:
-        length *= 2
-    return min(length, bundle.manifest.decoder.context_len)
+    """Returns how long onnxruntime's cache of an opset-24 graph has grown."""
+    from leo_edge.runtime.ort_decoder import grown_capacity
+
+    return grown_capacity(load.prompt_tokens + load.answer_tokens, bundle.manifest.decoder.context_len)
 
 
 def _answers_ms(rounds: Sequence[Round]) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leo_edge.bench.result import QUESTION
 from leo_edge.commands.progress import open_with_progress, say
 from leo_edge.runtime.errors import LeoEdgeError
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from leo_edge.bench.self_test import Rate
 
 _SEED = 0
-_QUESTION = "What should the vehicle do next, and why?"
 _ANSWER_TOKENS = 4
 _MOST_ROUNDS = 200
 
@@ -70,7 +70,7 @@ def _self_test(args: argparse.Namespace, bundle: Path) -> int:
     random = np.random.default_rng(_SEED)
     pipeline = open_pipeline(open_with_progress(bundle), threads=args.threads)
     frame_sets = noise_frame_sets(args.cameras, random)
-    subject = PipelineSubject(pipeline, frame_sets, _QUESTION, answer_tokens=_ANSWER_TOKENS)
+    subject = PipelineSubject(pipeline, frame_sets, QUESTION, answer_tokens=_ANSWER_TOKENS)
     round_ms = warm_up(subject)[-1][ANSWER].ms
     rounds = args.rounds or _rounds_for(subject)
     minutes = args.trials * rounds * (len(SLOWDOWNS) + 1) * round_ms / 6e4

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leo_edge.bench.report import columns
+from leo_edge.bench.result import QUESTION
 from leo_edge.commands.progress import open_with_progress
 from leo_edge.commands.report import printable
 from leo_edge.runtime.bundle import Bundle
@@ -26,7 +28,6 @@ from leo_edge.runtime.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from leo_edge.export.cost import StageCost, Workload
 
-_QUESTION = "What should the vehicle do next, and why?"
 _COLUMNS = 100
 _KEEP = "\u00a0"  # a space at which no line ends
 _LABEL = 12
@@ -79,7 +80,7 @@ def inspect_bundle(bundle: Bundle, num_cameras: int) -> Inspection:
     visual = num_visual_tokens(manifest, num_cameras, tiles)
     channels = itertools.islice(itertools.cycle(NUSCENES_CAMERAS), num_cameras)
     images = [(channel, visual // num_cameras) for channel in channels]
-    prompt = build_prompt(_QUESTION, images, manifest.prompt, Tokenizer(bundle.path(manifest.tokenizer)))
+    prompt = build_prompt(QUESTION, images, manifest.prompt, Tokenizer(bundle.path(manifest.tokenizer)))
     workload = Workload(num_cameras, tiles, len(prompt.token_ids) - visual, len(prompt.question_ids))
     return Inspection(bundle, grid, workload, visual, bundle_costs(bundle, workload))
 
@@ -108,7 +109,7 @@ def _json(inspection: Inspection) -> dict[str, Any]:
         "graphs": graphs,
         "workload": {
             "image_px": list(NUSCENES_PX),
-            "question": _QUESTION,
+            "question": QUESTION,
             **dataclasses.asdict(workload),
             "visual_tokens": inspection.visual_tokens,
             "prompt_tokens": inspection.prompt_tokens,
@@ -171,7 +172,7 @@ def _graph_table(bundle: Bundle) -> str:
         rows.append((name, spec.file, _si(spec.num_parameters), _si(_size_bytes(bundle, spec), "B")))
         notes.append(f"{_ports(spec.inputs)} ->{_KEEP}{_ports(spec.outputs)}")
     lines = []
-    for row, note in zip(_columns(rows, "<<>>"), notes, strict=True):
+    for row, note in zip(columns(rows, "<<>>"), notes, strict=True):
         lines.append(row)
         lines += _wrap(note, "    ", "    ") if note else []
     return "\n".join(lines)
@@ -194,7 +195,7 @@ def _ports(ports: Iterable[TensorSpec]) -> str:
 def _cost_table(inspection: Inspection) -> str:
     workload = inspection.workload
     title = (
-        f'Cost for {workload.num_cameras} cameras of {_pixels()} and "{_QUESTION}" ({workload.text_tokens:,} tokens of text), '
+        f'Cost for {workload.num_cameras} cameras of {_pixels()} and "{QUESTION}" ({workload.text_tokens:,} tokens of text), '
         "at 2 FLOP per multiply-add, products only:"
     )
     rows: list[Sequence[str]] = [("stage", "once per", "compute", "weights")]
@@ -203,7 +204,7 @@ def _cost_table(inspection: Inspection) -> str:
         rows.append((stage.stage, stage.per, _si(stage.cost.flops, "FLOP"), _si(stage.cost.weight_bytes, "B")))
         notes.append(" ".join(f"{name}={size}" for name, size in stage.dims.items()))
     lines = _wrap(title)
-    for row, note in zip(_columns(rows, "<<>>"), notes, strict=True):
+    for row, note in zip(columns(rows, "<<>>"), notes, strict=True):
         lines += _wrap(note, f"{row}  ", " " * (len(row) + 2))
     return "\n".join([*lines, *_wrap(_cost_summary(inspection))])
 
@@ -242,15 +243,6 @@ def _wrap(text: str, first: str = "", others: str = "") -> list[str]:
         text, _COLUMNS, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
     )
     return wrapped or [first.rstrip()]
-
-
-def _columns(rows: Sequence[Sequence[str]], align: str) -> list[str]:
-    """Sets rows in columns, each aligned as `align` says, "<" or ">"."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 def _size_bytes(bundle: Bundle, spec: GraphSpec) -> int:

@@ -20,7 +20,7 @@ from leo_edge.bench.plan_report import (
     plan_text,
     published_text,
 )
-from leo_edge.bench.result import BenchResult, read_result
+from leo_edge.bench.result import QUESTION, BenchResult, read_result
 from leo_edge.commands.progress import open_with_progress
 from leo_edge.runtime.errors import LeoEdgeError
 from leo_edge.runtime.frames import NUSCENES_CAMERAS, NUSCENES_PX
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from leo_edge.bench.plan_work import WorkCounter
     from leo_edge.runtime.bundle import Bundle
 
-_QUESTION = "What should the vehicle do next, and why?"
 # Of a preset, which has no tokenizer: about what LEO-MINI's template, six camera names and such a question take.
 _TEXT_TOKENS, _QUESTION_TOKENS = 150, 12
 _ORIN = "jetson-agx-orin-64"
@@ -172,7 +171,7 @@ def _prompt(bundle: Bundle, cameras: int) -> tuple[int, int]:
     from leo_edge.runtime.tokenizer import Tokenizer
 
     images = [(NUSCENES_CAMERAS[i % len(NUSCENES_CAMERAS)], 1) for i in range(cameras)]
-    prompt = build_prompt(_QUESTION, images, bundle.manifest.prompt, Tokenizer(bundle.path(bundle.manifest.tokenizer)))
+    prompt = build_prompt(QUESTION, images, bundle.manifest.prompt, Tokenizer(bundle.path(bundle.manifest.tokenizer)))
     return len(prompt.token_ids) - cameras, len(prompt.question_ids)
 
 
