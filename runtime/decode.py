@@ -115,13 +115,12 @@ def _tokens(decoder: Decoder, logits: Logits, sampler: Sampler, max_new_tokens: 
     token_id, count = sampler.pick(logits), 1
     while True:
         yield token_id
-        if drafter is None:
-            token_id, count = sampler.pick(decoder.step(token_id)), count + 1
-            continue
-        drafter.note(token_id)
-        # The last token that may come needs no draft: it is what the model says after the draft.
-        draft = drafter.draft(max_new_tokens - count - 1)
-        if not draft:
+        draft: tuple[int, ...] = ()
+        if drafter is not None:
+            drafter.note(token_id)
+            # The last token that may come needs no draft: it is what the model says after the draft.
+            draft = drafter.draft(max_new_tokens - count - 1)
+        if drafter is None or not draft:
             token_id, count = sampler.pick(decoder.step(token_id)), count + 1
             continue
         length = decoder.length

@@ -86,13 +86,13 @@ class Savings:
 class PreparedPrompt:
     """A prompt, its embeddings [S, D] with the visual ones in their places, and the language model's routing inputs.
 
-    `visual` are the visual embeddings by image span, as objects that a camera keeps; empty where the question made them.
+    `label` describes it to the question after it; None where the question made the visual embeddings or the routing.
     """
 
     prompt: Prompt
     embeds: Tensor
     routing: dict[str, Tensor]
-    visual: tuple[Tensor, ...] = ()
+    label: CachedPrompt | None
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,7 @@ class Pipeline:
         asked_ns = recorder.clock()
         deadline_ns = None if options.deadline_ms is None else asked_ns + round(options.deadline_ms * 1e6)
         prepared = self.prepare(tokens, question, options.max_new_tokens, recorder, max_visual_tokens=options.max_visual_tokens)
-        label = CachedPrompt.of(prepared.prompt, prepared.visual) if prepared.visual or not tokens.cameras else None
-        cached = self.decoder.label
-        keep = cached.common(label) if self.savings.prefix and label is not None and isinstance(cached, CachedPrompt) else 0
+        keep = self._reusable(prepared)
         logits = prefill(
             self.decoder,
             prepared.embeds,
@@ -170,7 +168,7 @@ class Pipeline:
             max_new_tokens=options.max_new_tokens,
             recorder=recorder,
             keep=keep,
-            label=label,
+            label=prepared.label,
         )
         limits = DecodeLimits(frozenset(self.bundle.manifest.prompt.stop_ids), options.max_new_tokens, deadline_ns)
         drafter = self._drafter(prepared.prompt, question, options)
@@ -190,6 +188,13 @@ class Pipeline:
             num_accepted_tokens=0 if drafter is None else drafter.num_accepted,
             choices=scores,
         )
+
+    def _reusable(self, prepared: PreparedPrompt) -> int:
+        """Returns how many of a prompt's tokens the cache holds already."""
+        cached = self.decoder.label
+        if not self.savings.prefix or prepared.label is None or not isinstance(cached, CachedPrompt):
+            return 0
+        return cached.common(prepared.label)
 
     def _drafter(self, prompt: Prompt, question: str, options: AskOptions) -> Drafter | None:
         """Returns what drafts an answer; drawn ones and chosen ones are not drafted."""
@@ -263,9 +268,9 @@ class Pipeline:
             check_context(len(prompt.token_ids), max_new_tokens, self.decoder.context_len)
             embeds = self.engine.upload(self.table.lookup(np.array(prompt.token_ids)))
         routing = self._place_visual_embeds(embeds, prompt, tokens, recorder)
-        kept = [camera.fused for camera in tokens.cameras if camera.fused is not None]
-        reusable = len(kept) == len(tokens.cameras) and not self.bundle.manifest.decoder.routed
-        return PreparedPrompt(prompt, embeds, routing, tuple(kept) if reusable else ())
+        visual = [camera.fused for camera in tokens.cameras if camera.fused is not None]
+        is_made_for_question = len(visual) < len(tokens.cameras) or (self.bundle.manifest.decoder.routed and bool(visual))
+        return PreparedPrompt(prompt, embeds, routing, None if is_made_for_question else CachedPrompt.of(prompt, visual))
 
     def _answer(
         self,
